@@ -1,0 +1,1 @@
+"""Train, measure and compare deep generative models of faces, under one protocol."""

@@ -1,0 +1,1 @@
+"""From image files to arrays: find, download, verify, draw, crop, resize."""

@@ -1,0 +1,1 @@
+"""Measurements, asked for by capability, never by model name."""

@@ -1,0 +1,20 @@
+"""Random numbers that belong to images, not to batches."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def randn(n: int, shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal noise for n images, (n, *shape): image i gets the same numbers whatever n is.
+
+    Drawn on the CPU one image at a time, so that a batch of 1, a batch of 64 and a GPU all see the same noise
+    (`torch.randn((n, ...))` gives other numbers for other n).
+    """
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for _ in range(n)]).to(device)
+
+
+def rand(n: int, shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+    """Uniform noise in [0, 1) for n images, (n, *shape), with the property of `randn`."""
+    return torch.stack([torch.rand(tuple(shape), generator=generator) for _ in range(n)]).to(device)

@@ -1,0 +1,42 @@
+"""The scalings of an 8-bit pixel value v in {0, ..., 255}. There are three, and no others:
+
+x11 = v / 127.5 - 1 in [-1, 1]     what crosses every border of a model
+x01 = v / 255 in [0, 1]            reconstruction errors are reported in it
+y01 = (v + u) / 256 in [0, 1)      dequantised with u ~ U[0, 1): the scale of every density
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+LEVELS = 256
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) to x11 (B, 3, S, S) float32, in channels_last memory order."""
+    return images.permute(0, 3, 1, 2).float().mul_(2.0 / 255.0).sub_(1.0)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """x11 (B, 3, S, S) to uint8 (B, S, S, 3); values outside [-1, 1] are clamped, then rounded."""
+    return levels(x.clamp(-1.0, 1.0)).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def levels(x: Tensor) -> Tensor:
+    """x11 to the integer values v it stands for, as floats."""
+    return ((x + 1.0) * 127.5).round()
+
+
+def dequantize(x: Tensor, u: Tensor) -> Tensor:
+    """x11 and noise u in [0, 1) to y01 = (v + u) / 256 in [0, 1), same shape.
+
+    A density of y01 bounds the probability of the 8-bit image: log P(v) >= E_u log p(y01) - D log 256 (Theis et al. 2016,
+    arXiv:1511.01844, section 3.1).
+    """
+    return (levels(x) + u) / LEVELS
+
+
+def quantization_nats(dims: int) -> float:
+    """D log 256: what to subtract from the log-density of y01 to get nats of the 8-bit image."""
+    return dims * math.log(LEVELS)

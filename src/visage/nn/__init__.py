@@ -1,0 +1,1 @@
+"""Layers that papers call by name; no objective lives here."""
