@@ -3,9 +3,13 @@
 These are plain records; `visage.params` is what checks `params.yaml` and fills them.
 """
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from visage.files import read_json, write_json
 
@@ -14,23 +18,23 @@ CONFIGS = Path("configs")
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How a run is trained; the fields are those of `train` in params.yaml."""
+    """How a run is trained; the fields, and their meaning, are those of `train` in params.yaml."""
 
-    kimg: float
-    batch_size: int
+    kimg: Annotated[float, Gt(0)]
+    batch_size: Annotated[int, Ge(2)]
     optimizer: Literal["adam", "adamw", "rmsprop"]
-    lr: float
-    betas: tuple[float, float]
-    weight_decay: float
+    lr: Annotated[float, Gt(0), Lt(1)]
+    betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]]
+    weight_decay: Annotated[float, Ge(0)]
     lr_schedule: Literal["constant", "cosine"]
-    lr_final: float
-    warmup_kimg: float
-    clip_norm: float
-    ema_decay: float
+    lr_final: Annotated[float, Ge(0), Le(1)]
+    warmup_kimg: Annotated[float, Ge(0)]
+    clip_norm: Annotated[float, Ge(0)]
+    ema_decay: Annotated[float, Ge(0), Lt(1)]
     flip: bool
     precision: Literal["auto", "bf16", "fp32"]
-    snapshots: int
-    log_every: int
+    snapshots: Annotated[int, Ge(1)]
+    log_every: Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +68,25 @@ class RunConfig:
         """Write `configs/<name>.json`."""
         write_json(folder / f"{self.name}.json", asdict(self))
 
+    def key(self, card: dict[str, Any]) -> str:
+        """Hex digest of everything that decides what a training yields: this config, with its code, and its data.
+
+        card: `data/processed/train/<name>.json`, the hashes of the arrays.
+        """
+        identity = json.dumps([asdict(self), card], sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluateConfig:
     """How every run is measured; the fields are those of `evaluate` in params.yaml, and the seed."""
 
-    images: int
-    ood_images: int
-    draws: int
-    samples: int
-    gallery: int
-    bootstrap: int
+    images: Annotated[int, Ge(0)]
+    ood_images: Annotated[int, Ge(0)]
+    draws: Annotated[int, Ge(1)]
+    samples: Annotated[int, Ge(1)]
+    gallery: Annotated[int, Ge(1)]
+    bootstrap: Annotated[int, Ge(100)]
     seed: int
 
     @classmethod
@@ -82,19 +94,27 @@ class EvaluateConfig:
         """Read `configs/evaluate.json`."""
         return cls(**read_json(folder / "evaluate.json"))
 
+    def save(self, folder: Path = CONFIGS) -> None:
+        """Write `configs/evaluate.json`."""
+        write_json(folder / "evaluate.json", asdict(self))
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
     """Where to run; nothing here changes what is computed."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: int
+    threads: Annotated[int, Ge(0)]
     experiment: str
 
     @classmethod
     def load(cls, folder: Path = CONFIGS) -> Self:
         """Read `configs/runtime.json`."""
         return cls(**read_json(folder / "runtime.json"))
+
+    def save(self, folder: Path = CONFIGS) -> None:
+        """Write `configs/runtime.json`."""
+        write_json(folder / "runtime.json", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +127,7 @@ class DownloadConfig:
     source: Literal["synthetic", "celeba", "folder"]
     root: str | None
     images: int
-    images_per_identity: int
+    images_per_identity: float
     attributes: str | None
     valid_share: float
     test_share: float
@@ -119,6 +139,10 @@ class DownloadConfig:
     def load(cls, folder: Path = CONFIGS) -> Self:
         """Read `configs/download.json`."""
         return cls(**read_json(folder / "download.json"))
+
+    def save(self, folder: Path = CONFIGS) -> None:
+        """Write `configs/download.json`."""
+        write_json(folder / "download.json", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,5 +164,26 @@ class PreprocessConfig:
     @classmethod
     def load(cls, folder: Path = CONFIGS) -> Self:
         """Read `configs/preprocess.json`."""
-        raw = read_json(folder / "preprocess.json")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+        raw: dict[str, Any] = read_json(folder / "preprocess.json")
+        lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
+        return cls(**raw | lists)
+
+    def save(self, folder: Path = CONFIGS) -> None:
+        """Write `configs/preprocess.json`."""
+        write_json(folder / "preprocess.json", asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """What the report shows: the runs, in the order of params.yaml (a folder may hold results of earlier ones)."""
+
+    runs: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: Path = CONFIGS) -> Self:
+        """Read `configs/report.json`."""
+        return cls(runs=tuple(read_json(folder / "report.json")["runs"]))
+
+    def save(self, folder: Path = CONFIGS) -> None:
+        """Write `configs/report.json`."""
+        write_json(folder / "report.json", asdict(self))

@@ -71,12 +71,15 @@ class Phase:
     player: a key of `GenerativeModel.players()`.
     loss: (batch, step) -> (scalar to minimise, named scalars to log, detached or not).
     every: run this phase in iterations whose index is a multiple of it (lazy regularisation).
+    fresh: take new training images for this phase, which count as shown. A phase that looks at none (a GAN's generator)
+        or at those of the phase before says False and gets the previous batch.
     after: called once the parameters have been updated (weight clipping).
     """
 
     player: str
     loss: Loss
     every: int = 1
+    fresh: bool = True
     after: Callable[[], None] = _nothing
 
 
@@ -96,9 +99,9 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
-        """The updates of one iteration, in order. Every phase sees a fresh batch."""
+        """The updates of one iteration, in order; the first one takes fresh images."""
 
-    def initialize(self, batch: Batch) -> None:  # noqa: B027  (optional by design)
+    def initialize(self, batch: Batch) -> None:
         """Data-dependent initialisation; called once, before the first step of a new training, never on resume."""
 
     def why_not(self) -> Mapping[type, str]:
@@ -243,4 +246,4 @@ def build(name: str, settings: Mapping[str, Any], size: int) -> GenerativeModel:
     """
     model = find(name)
     config = config_type(model)(**settings)
-    return model(config, size)  # type: ignore[call-arg]  # every model is built so; nn.Module's signature hides it
+    return model(config, size)

@@ -1,0 +1,42 @@
+# Two commands do all: `make repro` and `make test`. Each brings uv where it is missing and installs from the lock file.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# uv: the one on the PATH, else a private one in .uv/
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help install repro test lint ui sync
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# a folder of its own, because many systems forbid pip to install beside their own packages; some bring venv but no pip
+.uv/bin/uv:
+	@echo "installing uv into .uv/"
+	@python3 -m pip install --quiet --disable-pip-version-check --target .uv 'uv>=0.9' 2>/dev/null \
+	  || { python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9'; } \
+	  || { echo "error: python3 has neither pip nor venv: install one of them, or uv, then run make again" >&2; exit 1; }
+
+install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock
+	$(UV) sync --locked --quiet
+
+repro: install ## train, measure and compare everything that is out of date
+	$(UV) run --locked dvc repro
+	@echo
+	@echo "The report:         report/index.html  (open it in a browser)"
+	@echo "All runs in MLflow: make ui"
+	@echo "Change one thing:   uv run dvc exp run -S model.beta=1.2"
+
+test: install ## lint, types and all tests
+	$(UV) run --locked ruff check .
+	$(UV) run --locked ruff format --check .
+	$(UV) run --locked mypy
+	$(UV) run --locked pytest
+
+ui: install ## MLflow on http://127.0.0.1:5000
+	$(UV) run --locked python -m visage.sync
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(UV) run --locked mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000} --workers 1
+
+sync: install ## rebuild in MLflow what it lacks, from metrics/ and runs/
+	$(UV) run --locked python -m visage.sync

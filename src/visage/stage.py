@@ -1,0 +1,24 @@
+"""What every stage's doorway shares: how it ends when the user can mend what went wrong."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from visage.errors import UserError
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Call `main`; a UserError, or Ctrl-C, becomes a line on stderr and an exit status, without a traceback.
+
+    Set VISAGE_TRACEBACK=1 to see the traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get("VISAGE_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: what was done is kept; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,275 @@
+"""The one loop. It asks a model for its players and phases and never asks which model it is."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from visage.config import TrainConfig
+from visage.errors import UserError
+from visage.models.base import Batch, GenerativeModel, Phase, Step
+from visage.training.checkpoint import Checkpoint
+from visage.training.ema import Ema
+from visage.training.feed import Feed
+from visage.training.interruption import listening
+
+INITIAL_IMAGES = 256
+"""Images that a data-dependent initialisation sees."""
+
+
+class Observer(Protocol):
+    """Hears what happens; what it does with that changes nothing in the training."""
+
+    def row(self, values: dict[str, float]) -> None:
+        """A row of the history: step, kimg, lr, `<player>/<term>`, `<player>/grad_norm`."""
+
+    def validated(self, values: dict[str, float]) -> None:
+        """A validation: step, kimg, bits_per_dim."""
+
+    def sampled(self, step: int, images: NDArray[np.uint8]) -> None:
+        """Images (N, S, S, 3) drawn from the averaged weights, at every moment from the same noise."""
+
+
+class Training:
+    """A model in training: everything that the next step depends on, and the step.
+
+    Two objects with equal `state_dict`s go on identically, bit for bit on a CPU with the same number of threads.
+    """
+
+    def __init__(
+        self, model: GenerativeModel, config: TrainConfig, feed: Feed, *, seed: int, autocast: torch.dtype
+    ) -> None:
+        self.model, self.config, self.feed, self.autocast = model, config, feed, autocast
+        self.device = feed.device
+        self.phases = list(model.phases())
+        self.steps = total_steps(config, self.phases)
+        self.parameters = {
+            player: [p for module in modules for p in module.parameters()]
+            for player, modules in model.players().items()
+        }
+        self.optimizers = {player: _optimizer(p, config, self.device) for player, p in self.parameters.items()}
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step = 0
+        self.images_shown = 0
+        self.terms: dict[str, Tensor] = {}
+        self.first_bad = torch.full((), -1, device=self.device)
+        model.train().initialize(feed.first(INITIAL_IMAGES))
+        self.ema = Ema(model, config.ema_decay)
+
+    def iterate(self) -> None:
+        """One iteration: every phase that is due, in order; then the moving average."""
+        lr = self.lr()
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        for phase in self.phases:
+            if self.step % phase.every == 0:
+                if phase.fresh:
+                    batch = self.feed.next()
+                    self.images_shown += len(batch.x)
+                self._minimise(phase, batch)
+        self.ema.update(self.model, self.step)
+        self.step += 1
+
+    def _minimise(self, phase: Phase, batch: Batch) -> None:
+        parameters = self.parameters[phase.player]
+        moment = Step(self.step, self.steps, self.generator)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast == torch.bfloat16):
+            loss, terms = phase.loss(batch, moment)
+        # gradients of this player alone: nothing leaks into the others, nothing has to be zeroed
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or math.inf)
+        bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm)) & (self.first_bad < 0)
+        self.first_bad = torch.where(bad, self.step, self.first_bad)  # stays on the device: no waiting for the GPU
+        self.optimizers[phase.player].step()
+        phase.after()
+        named = {"loss": loss, **terms, "grad_norm": norm}
+        self.terms |= {f"{phase.player}/{name}": value.detach() for name, value in named.items()}
+
+    def lr(self) -> float:
+        """Learning rate of the coming step, a function of the step alone."""
+        config, done = self.config, self.step / self.steps
+        warmup = self.steps * config.warmup_kimg / config.kimg
+        rise = min(1.0, (self.step + 1) / warmup) if warmup else 1.0
+        fall = 1.0
+        if config.lr_schedule == "cosine":
+            fall = config.lr_final + (1 - config.lr_final) * (1 + math.cos(math.pi * done)) / 2
+        return config.lr * rise * fall
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of training images shown."""
+        return self.images_shown / 1000
+
+    def row(self) -> dict[str, float]:
+        """The history's row of the step just done."""
+        return {"step": self.step, "kimg": self.kimg, "lr": self.lr()} | {k: float(v) for k, v in self.terms.items()}
+
+    def raise_if_not_finite(self) -> None:
+        """Raise a UserError that names the first step whose loss or gradient was not finite."""
+        if self.first_bad >= 0:
+            raise UserError(
+                f"training diverged: the loss or its gradient was not finite at step {int(self.first_bad) + 1} of "
+                f"{self.steps}: lower train.lr, set train.clip_norm, or set train.precision to fp32"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on: weights, average, optimisers, position in the data, random numbers."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizers": {player: o.state_dict() for player, o in self.optimizers.items()},
+            "feed": self.feed.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "step": self.step,
+            "images_shown": self.images_shown,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where another training of the same run stood."""
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][player])
+        self.feed.load_state_dict(state["feed"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self.step, self.images_shown = state["step"], state["images_shown"]
+
+
+@dataclass
+class Log:
+    """What a training has to show so far; part of its checkpoint, so that a resumed training shows the same.
+
+    best: weights with the lowest validation value so far, None before the first one.
+    seconds: time spent training, over all sessions.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    best_step: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training: its log, the weights to evaluate and the step they are from."""
+
+    log: Log
+    weights: dict[str, Tensor]
+    selected_step: int
+
+
+def run(
+    training: Training,
+    checkpoint: Checkpoint,
+    observer: Observer,
+    *,
+    validate: Callable[[GenerativeModel], float | None],
+    sample: Callable[[GenerativeModel], NDArray[np.uint8] | None],
+    title: str,
+) -> Outcome:
+    """Train to the end, from the checkpoint if there is one.
+
+    At `config.snapshots` evenly spaced moments the averaged weights are sampled and validated; the weights with the
+    lowest validation value are the outcome, or the last ones where the model has no such measure. Ctrl-C and SIGTERM end
+    it between two steps, after saving.
+
+    Raises:
+        UserError: a loss or gradient was not finite; what was saved before stays.
+    """
+    log = Log()
+    saved = checkpoint.load(training.device)
+    if saved is not None:
+        training.load_state_dict(saved["training"])
+        log = Log(**saved["log"])
+        tqdm.write(f"{title}: continuing at step {training.step}")
+
+    earlier, started = log.seconds, time.monotonic()
+
+    def save() -> None:
+        training.raise_if_not_finite()
+        log.seconds = earlier + time.monotonic() - started
+        checkpoint.save({"training": training.state_dict(), "log": vars(log)})
+
+    def snapshot() -> None:
+        training.raise_if_not_finite()
+        images = sample(training.ema.model)
+        if images is not None:
+            observer.sampled(training.step, images)
+        value = validate(training.ema.model) if training.step else None
+        if value is not None:
+            if not log.validation or value < min(entry["bits_per_dim"] for entry in log.validation):
+                log.best = {k: v.detach().clone() for k, v in training.ema.model.state_dict().items()}
+                log.best_step = training.step
+            log.validation.append({"step": training.step, "kimg": training.kimg, "bits_per_dim": value})
+            observer.validated(log.validation[-1])
+
+    config = training.config
+    moments = snapshot_steps(training.steps, config.snapshots)
+    if training.step == 0:
+        snapshot()
+    with listening() as interruption, _bar(title, training) as bar:
+        for _ in bar:
+            training.iterate()
+            if training.step % config.log_every == 0 or training.step == training.steps:
+                training.raise_if_not_finite()
+                log.history.append(training.row())
+                observer.row(log.history[-1])
+                bar.set_postfix(_brief(log.history[-1]), refresh=False)
+            if training.step in moments:
+                snapshot()
+            if interruption.signal is not None or checkpoint.due():
+                save()
+            interruption.raise_if_asked()
+        save()
+    last = training.ema.model.state_dict()
+    return Outcome(
+        log=log,
+        weights=log.best or last,
+        selected_step=log.best_step or training.step,
+    )
+
+
+def total_steps(config: TrainConfig, phases: Sequence[Phase]) -> int:
+    """Iterations until `kimg` thousand training images have been shown."""
+    shown = config.batch_size * sum(1 / phase.every for phase in phases if phase.fresh)
+    return max(1, round(config.kimg * 1000 / shown))
+
+
+def snapshot_steps(steps: int, snapshots: int) -> set[int]:
+    """The steps after which to sample and validate; the last step is one of them."""
+    return {math.ceil(steps * (k + 1) / snapshots) for k in range(snapshots)}
+
+
+def _optimizer(parameters: Sequence[Tensor], config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    fused = device.type in {"cpu", "cuda"}  # 2.3 times faster than the plain loop on a CPU
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
+
+
+def _bar(title: str, training: Training) -> "tqdm[int]":
+    steps: Iterator[int] | range = range(training.step, training.steps)
+    return tqdm(steps, desc=title, initial=training.step, total=training.steps, unit="step", mininterval=0.5)
+
+
+def _brief(row: dict[str, float]) -> dict[str, str]:
+    """The losses of a row, for the progress bar."""
+    losses = {name: value for name, value in row.items() if name.endswith("/loss")}
+    return {name.split("/")[0] if len(losses) > 1 else "loss": f"{value:.4g}" for name, value in losses.items()}

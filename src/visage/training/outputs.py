@@ -1,0 +1,98 @@
+"""The files of a finished training: `runs/<name>/train`."""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from visage.config import RunConfig
+from visage.errors import UserError
+from visage.files import replacing_folder, write_json, write_text
+from visage.models.base import GenerativeModel, build
+from visage.pictures import grid, save
+from visage.training.loop import Outcome, Training
+
+COLUMNS = 8
+"""Images in a row of a sample grid."""
+
+
+def sample_file(folder: Path, step: int) -> Path:
+    """Where the sample grid of a step is."""
+    return folder / "samples" / f"{step:07d}.png"
+
+
+def save_samples(folder: Path, step: int, images: NDArray[np.uint8]) -> Path:
+    """Write the sample grid of a step."""
+    path = sample_file(folder, step)
+    save(grid(images, COLUMNS), path)
+    return path
+
+
+def write_outputs(out: Path, config: RunConfig, training: Training, outcome: Outcome, samples: Path) -> None:
+    """Write weights, description, curves and sample grids, all or nothing.
+
+    samples: the folder whose `samples/` holds the grids that were drawn on the way.
+    """
+    with replacing_folder(out) as folder:
+        save_file(
+            {name: weight.detach().cpu().contiguous() for name, weight in outcome.weights.items()},
+            folder / "model.safetensors",
+        )
+        write_json(folder / "run.json", _description(config, training, outcome))
+        write_csv(folder / "history.csv", outcome.log.history, ["step", "kimg", "lr"])
+        write_csv(folder / "validation.csv", outcome.log.validation, ["step", "kimg", "bits_per_dim"])
+        if (samples / "samples").is_dir():
+            shutil.copytree(samples / "samples", folder / "samples")
+
+
+def _description(config: RunConfig, training: Training, outcome: Outcome) -> dict[str, Any]:
+    players = {player: sum(p.numel() for p in parameters) for player, parameters in training.parameters.items()}
+    validated = bool(outcome.log.validation)
+    return {
+        "config": asdict(config),
+        "parameters": {"total": sum(players.values()), "players": players},
+        "steps": training.step,
+        "images_shown": training.images_shown,
+        "selected_step": outcome.selected_step,
+        "selected_by": "bits_per_dim of the validation images"
+        if validated
+        else "last step: no likelihood to select by",
+    }
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
+    """Write rows as CSV with at least these columns; seven significant digits."""
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.7g}" for name, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def load_trained(folder: Path, config: RunConfig) -> GenerativeModel:
+    """Build the model and load the weights of `runs/<name>/train`, in eval mode on the CPU.
+
+    Raises:
+        UserError: the weights are missing or belong to another configuration.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro train@{config.name}`")
+    model = build(config.model, config.settings, config.size)
+    weights: dict[str, Tensor] = load_file(path)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not fit configs/{config.name}.json: run `dvc repro train@{config.name}`"
+        ) from error
+    return model.eval()

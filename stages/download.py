@@ -1,0 +1,15 @@
+"""configs/download.json -> data/raw: draw, find or download the faces and the other images."""
+
+from visage.config import DownloadConfig
+from visage.data.gather import gather
+from visage.stage import run_stage
+
+
+def main() -> None:
+    raw = gather(DownloadConfig.load())
+    counts = ", ".join(f"{count:,} {split}" for split, count in raw.counts.items())
+    print(f"{raw.source} ({raw.layout}): {counts}", *raw.remarks, raw.ood_note, sep="\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)

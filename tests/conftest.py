@@ -1,0 +1,64 @@
+import os
+
+os.environ["VISAGE_TRACKING"] = "off"  # tests that want MLflow switch it on for their own store
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from visage import params as parameters
+from visage.config import RunConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # the same sums everywhere, and no waiting for a busy neighbour's core
+
+
+@pytest.fixture(scope="session")
+def shipped() -> parameters.Params:
+    """params.yaml as it is shipped."""
+    return parameters.load(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def run_config(shipped):
+    """A function: recipe, size, scale -> the config that params.yaml gives it."""
+
+    def make(recipe: str, size: int = 32, scale: str = "demo", **train) -> RunConfig:
+        sizes = shipped.preprocess.model_copy(update={"sizes": [size]})
+        changed = shipped.model_copy(
+            update={
+                "runs": [f"{recipe}-{size}"],
+                "preprocess": sizes,
+                "scale": scale,
+                "recipes": {recipe: _with_train(shipped.recipes[recipe], scale, train)},
+            }
+        )
+        return parameters.resolve(changed, ROOT / "src")[0]
+
+    return make
+
+
+def _with_train(recipe, scale, train):
+    own = getattr(recipe, scale)
+    return recipe.model_copy(update={scale: own.model_copy(update={"train": own.train | train})})
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """200 smooth, colourful 32x32 images, uint8: blobs on gradients, so that a model has something to learn."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:1:32j, 0:1:32j]
+    out = np.empty((200, 32, 32, 3), np.uint8)
+    for image in out:
+        cx, cy, r = *rng.uniform(0.3, 0.7, 2), rng.uniform(0.1, 0.35)
+        disc = ((x - cx) ** 2 + (y - cy) ** 2 < r * r)[..., None]
+        background = rng.uniform(0, 120, 3) + 100 * x[..., None] * rng.uniform(0, 1, 3)
+        image[:] = np.where(disc, rng.uniform(100, 255, 3), background) + rng.uniform(0, 8, (32, 32, 3))
+    return out

@@ -1,0 +1,225 @@
+"""Laws that every model obeys. A new file under visage/models, with a recipe in params.yaml, is tested by existing."""
+
+import copy
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from visage import params as parameters
+from visage.maths.pixels import to_float
+from visage.models import base
+from visage.models.base import Batch, Step, build, can
+from visage.training.feed import Feed
+from visage.training.loop import Training
+
+RECIPES = sorted(parameters.load(ROOT / "params.yaml").recipes)
+
+
+@pytest.fixture(params=RECIPES)
+def recipe(request):
+    return request.param
+
+
+@pytest.fixture
+def config(recipe, run_config):
+    return run_config(recipe)
+
+
+@pytest.fixture
+def model(config):
+    torch.manual_seed(0)
+    return build(config.model, config.settings, config.size)
+
+
+@pytest.fixture
+def batch(images):
+    x = to_float(torch.from_numpy(images[:16]))
+    return Batch(x, torch.zeros(16, 40))
+
+
+def step(index=0, seed=0):
+    return Step(index, 100, torch.Generator().manual_seed(seed))
+
+
+def training_of(config, images, steps=100):
+    torch.manual_seed(config.seed)
+    model = build(config.model, config.settings, config.size)
+    train = dataclasses.replace(config.train, batch_size=16, kimg=steps * 16 / 1000)  # for one fresh phase a step
+    feed = Feed(
+        images, np.zeros((len(images), 40), np.uint8), batch_size=16, flip=True, seed=0, device=torch.device("cpu")
+    )
+    return Training(model, train, feed, seed=0, autocast=torch.float32)
+
+
+def test_every_model_file_has_a_recipe(shipped):
+    assert {r.model for r in shipped.recipes.values()} == set(base.names())
+
+
+def test_file_names_its_paper_and_its_settings_have_no_defaults(config):
+    kind = base.find(config.model)
+    assert "arXiv" in inspect.getmodule(kind).__doc__
+    assert kind.paper
+    assert kind.__doc__
+    for field in dataclasses.fields(base.config_type(kind)):
+        assert field.default is dataclasses.MISSING, f"{field.name}: params.yaml is the place for values"
+
+
+def test_builds_at_every_size_and_scale(recipe, run_config):
+    for size in (32, 64, 128):
+        run_config(recipe, size, "demo")
+    run_config(recipe, 64, "full")
+
+
+def test_an_impossible_size_is_refused_with_a_reason(config):
+    with pytest.raises(ValueError, match=r"\d"):
+        build(config.model, config.settings, 30)
+
+
+def test_players_are_disjoint_and_hold_every_parameter(model):
+    seen = [id(p) for modules in model.players().values() for m in modules for p in m.parameters()]
+    assert len(seen) == len(set(seen))
+    assert set(seen) == {id(p) for p in model.parameters()}
+    assert {phase.player for phase in model.phases()} == set(model.players())
+
+
+def test_losses_are_finite_scalars_and_reach_every_parameter_of_their_player(model, batch):
+    model.train().initialize(batch)
+    reached = set()
+    for phase in model.phases():
+        loss, terms = phase.loss(batch, step())
+        assert loss.shape == ()
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(term).all() and term.numel() == 1 for term in terms.values())
+        mine = [p for m in model.players()[phase.player] for p in m.parameters()]
+        for p, g in zip(mine, torch.autograd.grad(loss, mine, allow_unused=True), strict=True):
+            if g is not None:
+                reached.add(id(p))
+    assert reached == {id(p) for p in model.parameters()}
+
+
+def test_randomness_comes_from_the_generator_alone(model, batch):
+    model.train().initialize(batch)
+    twin = copy.deepcopy(model)
+    before = torch.get_rng_state()
+    for mine, same in zip(model.phases(), twin.phases(), strict=True):
+        torch.testing.assert_close(mine.loss(batch, step(seed=3))[0], same.loss(batch, step(seed=3))[0], rtol=0, atol=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_one_players_update_leaves_the_others_alone(config, images):
+    training = training_of(config, images)
+    for phase in training.phases:
+        before = {player: [p.clone() for p in ps] for player, ps in training.parameters.items()}
+        training._minimise(phase, training.feed.next())
+        for player, parameters_ in training.parameters.items():
+            same = all(torch.equal(a, b) for a, b in zip(before[player], parameters_, strict=True))
+            assert same == (player != phase.player)
+
+
+def test_loss_falls_on_a_single_batch(config, images):
+    training = training_of(config, images)
+    if len(training.parameters) > 1:
+        pytest.skip("players compete: a falling loss means nothing (the model's own tests say what does)")
+    batch = training.feed.next()
+    first = training.phases[0].loss(batch, step(99))[0].item()
+    for _ in range(30):
+        training._minimise(training.phases[0], batch)
+    assert training.phases[0].loss(batch, step(99))[0].item() < first - 0.02 * abs(first)
+
+
+def test_interrupted_training_ends_bit_identical(config, images):
+    whole, half = training_of(config, images), training_of(config, images)
+    for _ in range(4):
+        whole.iterate()
+    for _ in range(2):
+        half.iterate()
+    state = copy.deepcopy(half.state_dict())
+    torch.manual_seed(999)  # a new process has another random state
+    resumed = training_of(config, images)
+    resumed.load_state_dict(state)
+    for _ in range(2):
+        resumed.iterate()
+    for ours, theirs in ((whole.model, resumed.model), (whole.ema.model, resumed.ema.model)):
+        for name, tensor in ours.state_dict().items():
+            assert torch.equal(tensor, theirs.state_dict()[name]), name
+    assert whole.row() == resumed.row()
+
+
+def test_images_shown_counts_every_real_image(config, images):
+    training = training_of(config, images)
+    for _ in range(2):
+        training.iterate()
+    assert training.images_shown == 2 * 16 * sum(phase.fresh for phase in training.phases)
+    assert training.phases[0].fresh
+
+
+def test_each_capability_is_there_or_its_absence_has_a_reason(model):
+    for capability in base.CAPABILITIES:
+        reason = model.why_not().get(capability)
+        assert can(model, capability) != bool(reason), capability.__name__
+
+
+def needs(model, capability):
+    if not can(model, capability):
+        pytest.skip(model.why_not()[capability])
+
+
+@torch.no_grad()
+def test_samples_are_images_that_do_not_depend_on_how_many_there_are(model, batch):
+    needs(model, base.Samples)
+    model.train().initialize(batch)
+    model.eval()
+    before = torch.get_rng_state()
+    five, two = (model.sample(n, torch.Generator().manual_seed(1)) for n in (5, 2))
+    assert five.shape == (5, 3, 32, 32)
+    assert five.min() >= -1
+    assert five.max() <= 1
+    torch.testing.assert_close(five[:2], two, rtol=0, atol=2e-5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "capability", [base.Reconstructs, base.Encodes, base.HasLogProb, base.HasBound, base.ScoresOod]
+)
+def test_what_is_said_of_an_image_does_not_depend_on_its_batch(model, batch, capability):
+    needs(model, capability)
+    model.train().initialize(batch)
+    model.eval()
+
+    def ask(x):
+        seeded = torch.Generator().manual_seed(5)
+        if capability is base.Reconstructs:
+            return model.reconstruct(x)
+        if capability is base.Encodes:
+            return model.encode(x)
+        if capability is base.HasLogProb:
+            return model.log_prob(x, seeded)
+        if capability is base.HasBound:
+            return model.bound(x, seeded).elbo
+        return torch.stack(list(model.ood_scores(x, seeded).values()), dim=1)
+
+    together, alone = ask(batch.x), ask(batch.x[:3])
+    assert together.shape[0] == 16
+    torch.testing.assert_close(together[:3], alone, rtol=1e-4, atol=1e-4)
+    other = torch.cat([batch.x[:3], -batch.x[3:]])  # other company, same images
+    torch.testing.assert_close(ask(other)[:3], alone, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_decoded_priors_are_images(model, batch):
+    needs(model, base.Decodes)
+    model.train().initialize(batch)
+    model.eval()
+    z = model.prior(3, torch.Generator().manual_seed(0))
+    assert z.ndim == 2
+    x = model.decode(z)
+    assert x.shape == (3, 3, 32, 32)
+    assert x.min() >= -1
+    assert x.max() <= 1
+    if can(model, base.Encodes):
+        assert model.encode(x).shape == z.shape

@@ -1,0 +1,196 @@
+import copy
+import io
+import shutil
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+from visage import params as parameters
+from visage.config import DownloadConfig, RunConfig
+from visage.errors import UserError
+
+
+@pytest.fixture
+def raw():
+    return YAML(typ="safe").load(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def resolve(tmp_path):
+    """Write a changed params.yaml and take it all the way to configs."""
+
+    def go(raw):
+        path = tmp_path / "params.yaml"
+        YAML().dump(raw, path)
+        params = parameters.load(path)
+        runs = parameters.resolve(params, ROOT / "src")
+        parameters.write_configs(params, runs, tmp_path / "configs")
+        return {run.name: run for run in runs}
+
+    return go
+
+
+def put(raw, dotted, value):
+    *path, last = dotted.split(".")
+    for key in path:
+        raw = raw[key]
+    raw[last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.kimgg", 3, ["train", "kimgg", "unknown", "did you mean kimg?"]),
+        ("data.sauce", "celeba", ["data.sauce", "unknown", "did you mean source?"]),
+        ("bata", 1, ["bata", "unknown", "did you mean data?"]),
+        ("train.lr", "1e-3", ["lr", "number", "'1e-3'"]),
+        ("train.lr", 1000.0, ["lr", "less than 1", "1000.0"]),
+        ("train.batch_size", 0, ["batch_size", "2"]),
+        ("train.flip", "off", ["flip", "boolean", "'off'"]),
+        ("scale", "medium", ["scale", "demo", "full", "medium"]),
+        ("runs", ["vea-32"], ["runs", "vea", "did you mean vae?"]),
+        ("runs", ["vae_32"], ["runs", "vae_32", "<recipe>-<size>"]),
+        ("runs", ["vae-32", "vae-32"], ["vae-32", "twice"]),
+        ("runs", ["vae-48"], ["vae-48", "preprocess.sizes"]),
+        ("runs", [], ["runs", "at least 1"]),
+        ("data.source", "folder", ["data", "data.root"]),
+        ("preprocess.crop.right", 170, ["crop", "square"]),
+        ("preprocess.crop.bottom", 230, ["crop", "218"]),
+        ("model.likelihood", "gausian", ["likelihood", "gausian", "gaussian"]),
+        ("model.beta", -1.0, ["beta", "0"]),
+        ("recipes.vae.uses", ["betaa"], ["recipes.vae.uses", "betaa", "did you mean beta?"]),
+        ("recipes.vae.model", "vea", ["recipes.vae", "vea.py"]),
+        ("recipes.vae.demo.model.widht", 3, ["recipes.vae.demo.model", "widht", "did you mean width?"]),
+        ("recipes.vae.demo.at32", {}, ["recipes.vae.demo", "at32", "at_<size>"]),
+        ("recipes.dcgan.demo.model.latent_dim", 0, ["dcgan", "latent_dim"]),
+        ("evaluate.draws", 0, ["evaluate", "draws"]),
+        ("runtime.device", "gpu", ["runtime", "device", "cuda"]),
+        ("data.folder.test_share", 0.95, ["valid_share + test_share"]),
+    ],
+)
+def test_mistakes_are_one_line_that_names_them(raw, resolve, key, value, words):
+    put(raw, key, value)
+    with pytest.raises(UserError) as error:
+        resolve(raw)
+    message = str(error.value)
+    assert "params.yaml" in message
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+def test_missing_keys_and_files_are_named(raw, resolve, tmp_path):
+    del raw["train"]["lr"]
+    with pytest.raises(UserError, match=r"train.*lr: this key is missing"):
+        resolve(raw)
+    with pytest.raises(UserError, match="missing"):
+        parameters.load(tmp_path / "nowhere.yaml")
+    (tmp_path / "broken.yaml").write_text("seed: [1\nruns: 2")
+    with pytest.raises(UserError, match=r"broken.yaml, line"):
+        parameters.load(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize("scale", ["demo", "full"])
+def test_every_shipped_recipe_is_valid_at_every_size(raw, resolve, scale):
+    raw["scale"] = scale
+    raw["preprocess"]["sizes"] = [32, 64]
+    raw["runs"] = [f"{recipe}-{size}" for recipe in raw["recipes"] for size in (32, 64)]
+    assert set(resolve(raw)) == set(raw["runs"])
+
+
+def test_beta_reaches_the_beta_vae_alone(raw, resolve):
+    before = resolve(copy.deepcopy(raw))
+    put(raw, "model.beta", 1.2)
+    after = resolve(raw)
+    assert {name for name in before if before[name] != after[name]} == {"beta_vae-32", "beta_vae-64"}
+    assert after["beta_vae-64"].settings["beta"] == 1.2
+
+
+def test_vae_and_beta_vae_differ_in_beta_alone(resolve, raw):
+    runs = resolve(raw)
+    for size in (32, 64):
+        vae, beta = runs[f"vae-{size}"], runs[f"beta_vae-{size}"]
+        assert {k for k in vae.settings if vae.settings[k] != beta.settings[k]} == {"beta"}
+        assert vae.train == beta.train
+
+
+def test_own_settings_override_shared_ones_and_sizes_override_scales(raw, resolve):
+    put(raw, "train.lr", 0.5)
+    put(raw, "recipes.vae.demo.at_64", {"train": {"lr": 0.25}, "model": {"latent_dim": 7}})
+    runs = resolve(raw)
+    assert (runs["vae-32"].train.lr, runs["vae-64"].train.lr, runs["dcgan-32"].train.lr) == (0.5, 0.25, 0.0002)
+    assert (runs["vae-32"].settings["latent_dim"], runs["vae-64"].settings["latent_dim"]) == (64, 7)
+
+
+def test_configs_survive_their_files(raw, resolve, tmp_path):
+    for name, run in resolve(raw).items():
+        assert RunConfig.load(name, tmp_path / "configs") == run
+
+
+@pytest.mark.parametrize(
+    ("source", "ood", "expected"),
+    [("synthetic", "auto", "synthetic"), ("celeba", "auto", "fashion_mnist"), ("celeba", "synthetic", "synthetic")],
+)
+def test_other_images_go_with_the_faces_unless_named(raw, resolve, tmp_path, source, ood, expected):
+    put(raw, "data.source", source)
+    put(raw, "ood.source", ood)
+    resolve(raw)
+    assert DownloadConfig.load(tmp_path / "configs").ood_source == expected
+
+
+def test_the_key_of_a_run_changes_with_everything_that_decides_it(run_config):
+    config, card = run_config("vae"), {"train": "abc"}
+    keys = {
+        config.key(card),
+        config.key({"train": "abd"}),
+        run_config("vae", 64).key(card),
+        run_config("vae", lr=0.5).key(card),
+    }
+    assert len(keys) == 4
+    assert config.key(card) == run_config("vae").key(dict(card))
+
+
+def test_params_yaml_survives_the_rewriting_of_dvc():
+    """`dvc exp run -S` loads and dumps the file in round-trip mode; ours must come back byte for byte."""
+    text = (ROOT / "params.yaml").read_text()
+    yaml, out = YAML(), io.StringIO()
+    yaml.dump(yaml.load(text), out)
+    assert out.getvalue() == text
+
+
+@pytest.fixture
+def source(tmp_path):
+    shutil.copytree(ROOT / "src" / "visage", tmp_path / "src" / "visage", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "src"
+
+
+def touch(path):
+    path.write_text(path.read_text() + "\nEXTRA = 1\n")
+
+
+@pytest.mark.parametrize(
+    ("touched", "changed"),
+    [
+        ("models/vae.py", {"vae", "beta_vae"}),
+        ("models/dcgan.py", {"dcgan"}),
+        ("models/realnvp.py", {"realnvp"}),
+        ("models/base.py", {"vae", "beta_vae", "dcgan", "realnvp"}),
+        ("training/loop.py", {"vae", "beta_vae", "dcgan", "realnvp"}),
+        ("maths/pixels.py", {"vae", "beta_vae", "dcgan", "realnvp"}),
+        ("maths/likelihoods.py", {"vae", "beta_vae"}),
+        ("report/page.py", set()),
+        ("tracking.py", set()),
+        ("evaluation/ood.py", set()),
+        ("data/preprocess.py", set()),
+    ],
+)
+def test_editing_a_file_changes_the_runs_that_import_it(source, touched, changed):
+    models = {"vae": "vae", "beta_vae": "vae", "dcgan": "dcgan", "realnvp": "realnvp"}
+
+    def digests():
+        return {name: parameters.run_digest(model, source) for name, model in models.items()}
+
+    before = digests()
+    touch(source / "visage" / touched)
+    after = digests()
+    assert {name for name in models if before[name] != after[name]} == changed

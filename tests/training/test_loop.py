@@ -1,0 +1,307 @@
+import dataclasses
+import math
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from visage.config import TrainConfig
+from visage.errors import UserError
+from visage.models.base import Batch, GenerativeModel, Phase, Step
+from visage.training.checkpoint import Checkpoint
+from visage.training.devices import choose_device, choose_precision
+from visage.training.ema import Ema
+from visage.training.feed import Feed
+from visage.training.interruption import listening
+from visage.training.loop import Training, run, snapshot_steps
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(
+    kimg=0.6,  # 20 steps: one phase takes 20 images every step, the other every second step
+    batch_size=20,
+    optimizer="adam",
+    lr=0.01,
+    betas=(0.9, 0.999),
+    weight_decay=0.0,
+    lr_schedule="constant",
+    lr_final=0.01,
+    warmup_kimg=0,
+    clip_norm=0,
+    ema_decay=0.9,
+    flip=True,
+    precision="fp32",
+    snapshots=4,
+    log_every=5,
+)
+
+
+class Pair(GenerativeModel):
+    """Two players that pull one image mean each: small enough to know every number."""
+
+    paper = "none"
+
+    def __init__(self, bad_at=None):
+        super().__init__()
+        self.first, self.second = nn.Linear(1, 1), nn.Linear(1, 1)
+        self.bad_at = bad_at
+        self.moments = []
+        self.after_calls = 0
+
+    def players(self):
+        return {"first": [self.first], "second": [self.second]}
+
+    def phases(self):
+        return [
+            Phase("first", self._first),
+            Phase("second", self._second, every=2, after=self._after),
+        ]
+
+    def _after(self):
+        self.after_calls += 1
+
+    def _first(self, batch: Batch, step: Step):
+        self.moments.append(step.index)
+        noise = torch.randn((), generator=step.generator)
+        loss = (self.first(batch.x.mean().reshape(1, 1)) - 0.3 - 0.01 * noise).square().sum()
+        if step.index == self.bad_at:
+            loss = loss * float("nan")
+        return loss, {"noise": noise}
+
+    def _second(self, batch: Batch, step: Step):
+        return (self.second(self.first(batch.x.mean().reshape(1, 1))) + 1).square().sum(), {}
+
+
+class Ears:
+    def __init__(self):
+        self.rows, self.validations, self.samples = [], [], []
+
+    def row(self, values):
+        self.rows.append(values)
+
+    def validated(self, values):
+        self.validations.append(values)
+
+    def sampled(self, step, images):
+        self.samples.append(step)
+
+
+@pytest.fixture
+def make(images):
+    def training(config=CONFIG, **kwargs):
+        torch.manual_seed(0)
+        feed = Feed(images, np.zeros((len(images), 40), np.uint8), batch_size=20, flip=True, seed=0, device=CPU)
+        return Training(Pair(**kwargs), config, feed, seed=0, autocast=torch.float32)
+
+    return training
+
+
+def go(training, folder, ears=None, validate=lambda model: None):
+    with Checkpoint(folder) as checkpoint:
+        return run(
+            training,
+            checkpoint,
+            ears or Ears(),
+            validate=validate,
+            sample=lambda m: np.zeros((1, 4, 4, 3), np.uint8),
+            title="t",
+        )
+
+
+def test_lazy_phases_run_when_due_and_after_is_called(make, tmp_path):
+    training = make()
+    go(training, tmp_path / "s")
+    assert training.model.moments == list(range(20))
+    assert training.model.after_calls == 10
+    assert training.images_shown == 20 * (20 + 10)
+
+
+def test_rows_samples_and_validations_come_at_their_moments(make, tmp_path):
+    ears = Ears()
+    values = iter([4.0, 2.0, 3.0, 5.0])
+    outcome = go(make(), tmp_path / "s", ears, validate=lambda model: next(values))
+    assert [row["step"] for row in ears.rows] == [5, 10, 15, 20]
+    assert ears.samples == [0, 5, 10, 15, 20]
+    assert [v["bits_per_dim"] for v in ears.validations] == [4, 2, 3, 5]
+    assert outcome.selected_step == 10
+    assert set(ears.rows[0]) == {
+        "step", "kimg", "lr", "first/loss", "first/noise", "first/grad_norm", "second/loss", "second/grad_norm",
+    }  # fmt: skip
+
+
+def test_without_a_measure_the_last_weights_are_chosen(make, tmp_path):
+    training = make()
+    outcome = go(training, tmp_path / "s")
+    assert outcome.selected_step == 20
+    assert torch.equal(outcome.weights["first.weight"], training.ema.model.first.weight)
+
+
+def test_best_weights_are_those_of_the_best_moment(make, tmp_path):
+    seen = []
+    outcome = go(make(), tmp_path / "s", validate=lambda m: seen.append(m.first.weight.item()) or len(seen))
+    assert outcome.weights["first.weight"].item() == seen[0]
+
+
+def test_killed_at_any_step_and_resumed_is_the_same_training(make, tmp_path):
+    whole = go(make(), tmp_path / "whole", validate=lambda m: m.first.weight.item())
+    for stop in (1, 7, 13):
+        ears, training = Ears(), make()
+        original = training.iterate
+
+        def iterate(original=original, training=training, stop=stop):
+            original()
+            if training.step == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        training.iterate = iterate
+        folder = tmp_path / str(stop)
+        with pytest.raises(SystemExit):
+            go(training, folder, ears, validate=lambda m: m.first.weight.item())
+        assert training.step == stop
+        resumed = go(make(), folder, ears, validate=lambda m: m.first.weight.item())
+        assert resumed.log.history == whole.log.history
+        assert resumed.log.validation == whole.log.validation
+        assert all(torch.equal(resumed.weights[k], whole.weights[k]) for k in whole.weights)
+
+
+def test_divergence_names_the_step_and_saves_nothing_bad(make, tmp_path):
+    with pytest.raises(UserError, match="step 8 of 20"):
+        go(make(bad_at=7), tmp_path / "s")
+    assert not (tmp_path / "s" / "checkpoint.pt").exists()
+
+
+def test_two_trainings_of_one_run_are_refused(tmp_path):
+    with Checkpoint(tmp_path / "s"), pytest.raises(UserError, match="another process"), Checkpoint(tmp_path / "s"):
+        pass
+
+
+def test_a_damaged_checkpoint_is_named(make, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint.pt cannot be read.*delete it"):
+        go(make(), tmp_path / "s")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_keeps_the_old_checkpoint(make, tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path / "s")
+    with checkpoint:
+        checkpoint.save({"a": 1})
+        monkeypatch.setattr(torch, "save", lambda state, path: Path("/dev/full").write_bytes(b"x"))
+        with pytest.raises(UserError, match="make room on the disk"):
+            checkpoint.save({"a": 2})
+        monkeypatch.undo()
+        assert checkpoint.load(CPU) == {"a": 1}
+        assert [p.name for p in (tmp_path / "s").iterdir()] == ["checkpoint.pt"]
+
+
+def test_learning_rate_rises_then_falls_as_stated(make):
+    training = make(dataclasses.replace(CONFIG, lr_schedule="cosine", warmup_kimg=0.15))  # 5 of 20 steps
+    rates = []
+    for training.step in range(21):
+        rates.append(training.lr())
+    assert rates[0] == pytest.approx(0.01 * 1 / 5)
+    assert rates[10] == pytest.approx(0.01 * (0.01 + 0.99 * 0.5))
+    assert rates[20] == pytest.approx(0.01 * 0.01)
+
+
+def test_clipping_bounds_the_step_and_logs_the_norm_before_it(make):
+    training = make(dataclasses.replace(CONFIG, clip_norm=1e-3))
+    training.iterate()
+    gradients = [p.grad for p in training.parameters["first"]]
+    assert math.sqrt(sum(g.square().sum().item() for g in gradients)) == pytest.approx(1e-3, rel=1e-3)
+    assert training.terms["first/grad_norm"] > 1e-3
+
+
+def test_ema_forgets_the_start_and_copies_buffers():
+    model = Pair()
+    model.register_buffer("count", torch.zeros(()))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        ema = Ema(model, 0.9999)
+        for p in model.parameters():
+            p.fill_(1.0)
+        model.count.fill_(7)
+    for n in range(10):
+        ema.update(model, n)
+    # with d_n = (1 + n) / (10 + n) the start keeps prod d_n = 1 / C(19, 9) of its weight after ten updates
+    assert ema.model.first.weight.item() == pytest.approx(1 - 1 / math.comb(19, 9), abs=1e-5)
+    assert ema.model.count == 7
+
+
+def test_snapshots_end_with_the_last_step():
+    for steps, snapshots in ((20, 4), (7, 3), (3, 8)):
+        moments = snapshot_steps(steps, snapshots)
+        assert max(moments) == steps
+        assert len(moments) == min(steps, snapshots)
+
+
+def test_feed_shows_every_image_once_an_epoch_and_flips_half(images):
+    numbered = np.zeros((200, 4, 4, 3), np.uint8)
+    numbered[:, 0, 0, 0] = np.arange(200)  # left edge: the number; mirrored images carry it at the right edge
+    feed = Feed(numbered, np.zeros((200, 0), np.uint8), batch_size=20, flip=True, seed=1, device=CPU)
+    orders, mirrored = [], 0
+    for _ in range(3):
+        order = []
+        for _ in range(10):
+            x = feed.next().x
+            left, right = x[:, 0, 0, 0], x[:, 0, 0, -1]
+            mirrored += int((right > -1).sum())
+            order += ((torch.maximum(left, right) + 1) * 127.5).round().int().tolist()
+        assert sorted(order) == list(range(200))
+        orders.append(order)
+    assert orders[0] != orders[1]
+    assert 240 < mirrored < 360
+
+
+def test_feed_carries_attributes_with_their_images():
+    numbered = np.arange(100, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    labels = (np.arange(100, dtype=np.uint8)[:, None] >> np.arange(7)) & 1
+    feed = Feed(numbered, labels, batch_size=10, flip=True, seed=1, device=CPU)
+    batch = feed.next()
+    number = ((batch.x[:, 0, 0, 0] + 1) * 127.5).round().int()
+    assert torch.equal((batch.y.int() << torch.arange(7)).sum(1).int(), number)
+
+
+def test_feed_resumes_in_the_middle_of_an_epoch(images):
+    def feed():
+        return Feed(images, np.zeros((200, 40), np.uint8), batch_size=30, flip=True, seed=2, device=CPU)
+
+    a, b = feed(), feed()
+    for _ in range(9):
+        a.next()
+    b.load_state_dict(a.state_dict())
+    for _ in range(8):
+        assert torch.equal(a.next().x, b.next().x)
+
+
+def test_too_few_images_for_a_batch(images):
+    with pytest.raises(UserError, match=r"batch_size is 300, but there are 200"):
+        Feed(images, np.zeros((200, 40), np.uint8), batch_size=300, flip=True, seed=0, device=CPU)
+
+
+def test_missing_gpu_is_named():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(UserError, match=r"runtime.device is cuda.*auto or cpu"):
+        choose_device("cuda")
+    assert choose_device("cpu") == CPU
+
+
+def test_precision_is_what_was_asked_for():
+    assert choose_precision("fp32", CPU) == torch.float32
+    assert choose_precision("bf16", CPU) == torch.bfloat16
+
+
+def test_signals_wait_for_the_end_of_the_step():
+    reached = False
+    with listening() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+        with pytest.raises(KeyboardInterrupt):
+            interruption.raise_if_asked()
+    assert reached
