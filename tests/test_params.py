@@ -119,7 +119,7 @@ def test_own_settings_override_shared_ones_and_sizes_override_scales(raw, resolv
     put(raw, "recipes.vae.demo.at_64", {"train": {"lr": 0.25}, "model": {"latent_dim": 7}})
     runs = resolve(raw)
     assert (runs["vae-32"].train.lr, runs["vae-64"].train.lr, runs["dcgan-32"].train.lr) == (0.5, 0.25, 0.0002)
-    assert (runs["vae-32"].settings["latent_dim"], runs["vae-64"].settings["latent_dim"]) == (64, 7)
+    assert (runs["vae-32"].settings["latent_dim"], runs["vae-64"].settings["latent_dim"]) == (32, 7)
 
 
 def test_configs_survive_their_files(raw, resolve, tmp_path):

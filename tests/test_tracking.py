@@ -16,7 +16,7 @@ import pytest
 from tests.finished_run import CARD, EVALUATE, METRICS, write_run
 from visage.errors import UserError
 from visage.pictures import grid, save
-from visage.tracking import Store, Subject, Tracker, check_store, flat, store_uri
+from visage.tracking import Store, Subject, Tracker, check_store, flat, now, store_uri
 
 ROWS = 300
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -78,7 +78,7 @@ def test_unusable_stores_are_refused_with_a_mend(tmp_path):
             f"http://127.0.0.1:{port} cannot be reached .* start the server, or unset",
         ),
         ("./mlruns", "./mlruns is no store"),
-        (f"file://{tmp_path}", "no store .* sqlite:///mlflow.db"),
+        (f"file://{tmp_path}", "no store .*sqlite:///mlflow.db"),
         (f"sqlite:///{tmp_path}/no/such/mlflow.db", "no/such, .* does not exist: create it"),
         (f"sqlite:///{tmp_path}/notes.db", "notes.db is not an SQLite file"),
     ):
@@ -261,10 +261,12 @@ def test_training_resumes_and_evaluation_joins(root, runs, configs, tracking):
     assert paths == {"evaluate/records.json", "evaluate/samples.png"}
 
     store = Store(root, "faces")
-    assert not store.join(Subject.of(configs[0], CARD, EVALUATE), 0).new
-    assert store.resume(Subject.of(configs[0], CARD, None), 0).new  # a finished training that runs again is a new run
+    assert not store.join(Subject.of(configs[0], CARD, EVALUATE), now()).new
     other = Subject.of(configs[0], CARD, dataclasses.replace(EVALUATE, images=50))
-    assert store.join(other, 0).new  # a run's parameters cannot change: other settings, other run
+    log = store.join(other, now())
+    assert log.new  # a run's parameters cannot change: other settings, other run
+    log.end("FINISHED", "")
+    assert store.resume(Subject.of(configs[0], CARD, None), now()).new  # a finished training that runs again
 
 
 def test_a_server_that_dies_costs_one_warning(tracking, tmp_path, run_config, capfd):

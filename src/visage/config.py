@@ -121,6 +121,7 @@ class RuntimeConfig:
 class DownloadConfig:
     """Where the faces and the other images come from; `data` and `ood` of params.yaml.
 
+    mirrors: base URLs that are tried before the public ones; checksums: MD5 of CelebA's files by name.
     ood_source is settled here (never "auto").
     """
 
@@ -128,6 +129,8 @@ class DownloadConfig:
     root: str | None
     images: int
     images_per_identity: float
+    mirrors: tuple[str, ...]
+    checksums: dict[str, str]
     attributes: str | None
     valid_share: float
     test_share: float
@@ -138,7 +141,8 @@ class DownloadConfig:
     @classmethod
     def load(cls, folder: Path = CONFIGS) -> Self:
         """Read `configs/download.json`."""
-        return cls(**read_json(folder / "download.json"))
+        raw = read_json(folder / "download.json")
+        return cls(**raw | {"mirrors": tuple(raw["mirrors"])})
 
     def save(self, folder: Path = CONFIGS) -> None:
         """Write `configs/download.json`."""

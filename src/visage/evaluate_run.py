@@ -9,9 +9,9 @@ import torch
 from visage.config import EvaluateConfig, RunConfig, RuntimeConfig
 from visage.data.arrays import PROCESSED
 from visage.evaluation.evaluate import evaluate
-from visage.files import write_json
+from visage.files import replacing_folder, write_json
 from visage.tracking import Tracker
-from visage.training.devices import choose_device
+from visage.training.devices import choose_device, footprint
 from visage.training.outputs import load_trained
 
 
@@ -27,11 +27,14 @@ def evaluate_run(
     """
     device = choose_device(runtime.device)
     home = Path(os.environ.get("DVC_ROOT", root))
-    with Tracker.open(config, card, root=home, experiment=runtime.experiment, mode="evaluate") as tracker:
+    tracker = Tracker.open(config, card, root=home, experiment=runtime.experiment, mode="evaluate", evaluate=settings)
+    with tracker:
         model = load_trained(root / "runs" / config.name / "train", config)
         model = model.to(device).to(memory_format=torch.channels_last)
         out = root / "runs" / config.name / "evaluate"
-        result = evaluate(model, config, settings, root / PROCESSED, out, device)
+        with replacing_folder(out) as folder:
+            result = evaluate(model, config, settings, root / PROCESSED, folder, device)
+        cost = result.cost | footprint(device, torch.float32)
         write_json(root / "metrics" / f"{config.name}.json", result.metrics)
-        write_json(root / "metrics" / "cost" / "evaluate" / f"{config.name}.json", result.cost)
-        tracker.finish_evaluation(out, result.metrics, result.cost)
+        write_json(root / "metrics" / "cost" / "evaluate" / f"{config.name}.json", cost)
+        tracker.finish_evaluation(out, result.metrics, cost)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -53,6 +53,13 @@ class Folder(Section):
     test_share: Annotated[float, Gt(0), Lt(1)]
 
 
+class Celeba(Section):
+    """`data.celeba`."""
+
+    mirrors: list[str]
+    checksums: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]]
+
+
 class Data(Section):
     """`data`."""
 
@@ -60,6 +67,7 @@ class Data(Section):
     root: str | None
     limit: Annotated[int, Ge(0)]
     synthetic: Synthetic
+    celeba: Celeba
     folder: Folder
 
     @model_validator(mode="after")
@@ -239,6 +247,8 @@ def write_configs(params: Params, runs: Sequence[RunConfig], folder: Path) -> No
         root=data.root,
         images=data.synthetic.images,
         images_per_identity=data.synthetic.images_per_identity,
+        mirrors=tuple(data.celeba.mirrors),
+        checksums=data.celeba.checksums,
         attributes=data.folder.attributes,
         valid_share=data.folder.valid_share,
         test_share=data.folder.test_share,
@@ -264,7 +274,7 @@ def write_configs(params: Params, runs: Sequence[RunConfig], folder: Path) -> No
         run.save(folder)
 
 
-# --- which code a run depends on ---------------------------------------------------------------------------------------
+# --- which code a run depends on --------------------------------------------------------------------------------------
 
 PLUMBING = {"visage.config", "visage.errors", "visage.files", "visage.pictures"}
 """Modules that carry numbers without making any: editing them re-trains nothing."""
@@ -315,14 +325,14 @@ def _exists(module: str, source: Path) -> bool:
     return module.startswith("visage") and _file(module, source).is_file()
 
 
-# --- one line for each thing that can be wrong -------------------------------------------------------------------------
+# --- one line for each thing that can be wrong ------------------------------------------------------------------------
 
 
 Kind = TypeVar("Kind")
 
 
 def _check(kind: type[Kind], raw: Any, where: str) -> Kind:
-    """Build a pydantic model or a plain dataclass from a mapping; the first thing wrong becomes the UserError's line."""
+    """Build a pydantic model or a plain dataclass from a mapping; the first mistake becomes the UserError."""
     try:
         if issubclass(kind, BaseModel):
             return kind.model_validate(raw)

@@ -63,7 +63,8 @@ def sync_run(store: Store, config: RunConfig, root: Path) -> str:
     log = _open(store, config, root, metrics)
     if about is not None:
         record_training(log, train, _json(root / "metrics" / "cost" / "train" / f"{name}.json") or {})
-    outdated = metrics is not None and not _record_evaluation(log, config, root, metrics)
+    step = 0 if about is None else about["steps"]
+    outdated = metrics is not None and not _record_evaluation(log, config, root, step, metrics)
     if log.new or about is not None:
         log.finish_if_open()
     return _in_words(log, trained=about is not None, outdated=outdated)
@@ -81,13 +82,13 @@ def _open(store: Store, config: RunConfig, root: Path, metrics: Mapping[str, Any
     return log
 
 
-def _record_evaluation(log: RunLog, config: RunConfig, root: Path, metrics: Mapping[str, Any]) -> bool:
+def _record_evaluation(log: RunLog, config: RunConfig, root: Path, step: int, metrics: Mapping[str, Any]) -> bool:
     """Log the figures, unless they were measured on other weights than those here; whether they were logged."""
     folder = root / "runs" / config.name / "evaluate"
     if log.lacks(evaluation_results(metrics)) and not _is_of_these_weights(config, folder):
         return False
     cost = _json(root / "metrics" / "cost" / "evaluate" / f"{config.name}.json") or {}
-    record_evaluation(log, folder, config.train.steps, metrics, cost, replace=False)
+    record_evaluation(log, folder, step, metrics, cost, replace=False)
     return True
 
 
@@ -111,7 +112,7 @@ def _in_words(log: RunLog, *, trained: bool, outdated: bool) -> str:
     return ", ".join(words)
 
 
-def _json(path: Path) -> Any:  # noqa: ANN401 (whatever the file holds)
+def _json(path: Path) -> Any:
     return read_json(path) if path.is_file() else None
 
 

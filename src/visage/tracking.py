@@ -22,6 +22,7 @@ import queue
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import urllib.error
@@ -369,18 +370,18 @@ class Store:
     def __init__(self, root: Path, experiment: str) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        import mlflow
+        from mlflow import MlflowClient
 
-        mlflow.set_tracking_uri(store_uri(root))
+        self.uri = store_uri(root)
         lock = root / ".scratch" / "mlflow.lock"
         lock.parent.mkdir(exist_ok=True)
         with FileLock(lock):  # two processes that create the tables of one database destroy it
-            self.client = mlflow.MlflowClient()
+            self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(experiment)
             self.experiment_id = found.experiment_id if found else self._create(experiment, root)
 
     def _create(self, experiment: str, root: Path) -> str:
-        server = store_uri(root).startswith("http")  # which keeps artifacts where it likes
+        server = self.uri.startswith("http")  # which keeps artifacts where it likes
         location = None if server else (root.resolve() / "mlartifacts").as_uri()
         experiment_id: str = self.client.create_experiment(experiment, artifact_location=location)
         return experiment_id
@@ -668,9 +669,8 @@ def _record(log: RunLog, event: Mapping[str, Any]) -> None:
 
 
 def _say_why(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error as one line, the last that this process says; `Tracker` shows it."""
-    text = str(error).strip().split("\n", maxsplit=1)[0]
-    print(f"{kind.__name__}: {text}", file=sys.stderr, flush=True)
+    """Print an error as one short line, the last that this process says; `Tracker` shows it."""
+    print(textwrap.shorten(f"{kind.__name__}: {error}", 200, placeholder=" ..."), file=sys.stderr, flush=True)
     os._exit(1)  # without waiting for threads that still read or measure
 
 
@@ -690,8 +690,10 @@ def main() -> None:
     if not log.new:
         log.reopen()
 
+    from mlflow import set_tracking_uri
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+    set_tracking_uri(store.uri)  # where the monitor writes
     seconds = SYSTEM_SECONDS[subject.scale]
     monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
         log.run_id, sampling_interval=seconds, resume_logging=not log.new

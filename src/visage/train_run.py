@@ -1,8 +1,6 @@
 """One run's training from end to end: where the loop meets checkpoints, files and MLflow."""
 
 import os
-import platform
-import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from visage.maths.pixels import to_uint8
 from visage.models.base import GenerativeModel, Samples, build, can
 from visage.tracking import Tracker
 from visage.training.checkpoint import Checkpoint
-from visage.training.devices import choose_device, choose_precision
+from visage.training.devices import choose_device, choose_precision, footprint
 from visage.training.feed import Feed
 from visage.training.loop import Training, run
 from visage.training.outputs import save_samples, write_outputs
@@ -90,8 +88,7 @@ def train_run(
         cost = {
             "seconds": round(outcome.log.seconds, 1),
             "images_per_second": round(training.images_shown / outcome.log.seconds, 1),
-            "peak_memory_mb": round(_peak_memory(device) / 2**20),
-            **_machine(device, precision),
+            **footprint(device, precision),
         }
         write_json(root / "metrics" / "cost" / "train" / f"{config.name}.json", cost)
         tracker.finish_training(out, cost)
@@ -109,19 +106,3 @@ def _draw(model: GenerativeModel, seed: int) -> NDArray[np.uint8] | None:
 
 def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in values.items() if name != "step"}
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024  # macOS counts bytes, Linux KiB
-
-
-def _machine(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": str(precision).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-    }

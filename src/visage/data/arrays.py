@@ -82,7 +82,9 @@ def load_ood(size: int, folder: Path = PROCESSED) -> NDArray[np.uint8]:
 
 def _open(path: Path, size: int) -> NDArray[np.uint8]:
     if not path.is_file():
-        raise UserError(f"{path} is missing: add {size} to preprocess.sizes in params.yaml, or run `dvc repro preprocess`")
+        raise UserError(
+            f"{path} is missing: add {size} to preprocess.sizes in params.yaml, or run `dvc repro preprocess`"
+        )
     images: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
         raise UserError(f"{path} holds {images.dtype} {images.shape}, expected uint8 (N, {size}, {size}, 3)")

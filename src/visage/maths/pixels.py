@@ -31,8 +31,8 @@ def levels(x: Tensor) -> Tensor:
 def dequantize(x: Tensor, u: Tensor) -> Tensor:
     """x11 and noise u in [0, 1) to y01 = (v + u) / 256 in [0, 1), same shape.
 
-    A density of y01 bounds the probability of the 8-bit image: log P(v) >= E_u log p(y01) - D log 256 (Theis et al. 2016,
-    arXiv:1511.01844, section 3.1).
+    A density of y01 bounds the probability of the 8-bit image: log P(v) >= E_u log p(y01) - D log 256 (Theis et al.
+    2016, arXiv:1511.01844, section 3.1).
     """
     return (levels(x) + u) / LEVELS
 

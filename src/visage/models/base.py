@@ -141,7 +141,7 @@ class Decodes(Protocol):
     """Turns latent codes into images, and knows its prior over them."""
 
     path: ClassVar[Literal["lerp", "slerp"]]
-    """How two codes of the prior are joined: slerp where codes lie near a sphere, as N(0, I) in high dimension does."""
+    """How two codes are joined: slerp where they lie near a sphere, as draws of N(0, I) in high dimension do."""
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n codes (n, latent_dim) drawn from the prior."""

@@ -1,5 +1,9 @@
 """Which processor, in which precision."""
 
+import platform
+import resource
+from typing import Any
+
 import torch
 
 from visage.errors import UserError
@@ -31,3 +35,18 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
         }
         return torch.bfloat16 if native.get(device.type, False) else torch.float32
     return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def footprint(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+    """What the work was done on, and the most memory it took: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if platform.system() == "Darwin" else 1024  # macOS counts bytes, Linux KiB
+    return {
+        "peak_memory_mb": round(peak / 2**20),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": str(precision).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }

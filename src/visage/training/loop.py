@@ -186,8 +186,8 @@ def run(
     """Train to the end, from the checkpoint if there is one.
 
     At `config.snapshots` evenly spaced moments the averaged weights are sampled and validated; the weights with the
-    lowest validation value are the outcome, or the last ones where the model has no such measure. Ctrl-C and SIGTERM end
-    it between two steps, after saving.
+    lowest validation value are the outcome, or the last ones where the model has no such measure. Ctrl-C and SIGTERM
+    end it between two steps, after saving.
 
     Raises:
         UserError: a loss or gradient was not finite; what was saved before stays.

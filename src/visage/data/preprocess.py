@@ -1,0 +1,326 @@
+"""Images into uint8 arrays: decode once, crop once, resize once per size. The layout is in `visage.data.arrays`.
+
+JPEGs go through libjpeg-turbo into one buffer per block of images, and the buffer through PyTorch's antialiased resize
+for uint8. Its fast kernel wants the channels last in memory, which is how they are decoded; results are within 2 levels
+of Pillow's filter of the same name. Threads suffice: decoding and resizing release Python's lock.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from visage.config import PreprocessConfig
+from visage.data import fashion_mnist
+from visage.data.arrays import Split
+from visage.data.celeba_format import IMAGE_SIZE
+from visage.data.collection import SPLITS, Collection, opened
+from visage.data.disk import naming_a_full_disk
+from visage.data.raw import Raw
+from visage.errors import UserError
+from visage.files import replacing_folder, write_json
+
+BLOCK = 64
+"""Images that a thread holds at a time."""
+JPEG = b"\xff\xd8\xff"
+EXIF = b"Exif\0\0"
+UNREADABLE = (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError)
+"""What reading and decoding a broken image raises (Pillow: OSError, ValueError, SyntaxError)."""
+
+Arrays = dict[int, NDArray[np.uint8]]
+"""For each size one memory-mapped array, (N, size, size, 3)."""
+
+
+class BadImageError(Exception):
+    """This image cannot be used; the message says why."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Some images of one split: their rows in the collection, and where in the arrays they begin."""
+
+    rows: NDArray[np.intp]
+    start: int
+    arrays: Arrays
+    bad: dict[int, str] = field(default_factory=dict)
+    """Position in the block -> what is wrong."""
+
+
+def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
+    """Write `out` from what `raw` holds or points at; whole or not at all. The same images give the same bytes.
+
+    Raises:
+        UserError: too many images cannot be used, the disk is full, or the files are not those that `download` found.
+    """
+    record = Raw.load(raw)
+    faces = record.faces(raw)
+    ood = fashion_mnist.read(record.ood_file(raw))
+    rows = {name: _rows(faces, i, config.limit) for i, name in enumerate(SPLITS)}
+    with naming_a_full_disk(out), replacing_folder(out) as temporary:
+        kept, skipped = write_faces(faces, rows, config, temporary)
+        _write_ood(ood, config.sizes, temporary)
+        labels = {name: _write_labels(faces, kept[name], temporary / "labels" / f"{name}.npz") for name in SPLITS}
+        card: dict[str, Any] = {
+            "source": record.source,
+            "note": "; ".join(faces.remarks),
+            "crop": list(config.crop) if faces.aligned else [],
+            "filter": config.filter,
+            "sizes": list(config.sizes),
+            "counts": {name: len(kept[name]) for name in SPLITS} | {"ood": len(ood)},
+            "ood_source": record.ood_source,
+            "ood_note": record.ood_note,
+            "skipped": skipped,
+            "hashes": {str(size): _hash_arrays(temporary / str(size)) for size in config.sizes} | {"labels": labels},
+        }
+        card["data_hash"] = {str(size): _data_hash(card, size) for size in config.sizes}
+        write_json(temporary / "card.json", card)
+        for run in config.runs:
+            size = run.rpartition("-")[2]
+            write_json(temporary / "train" / f"{run}.json", _part(card, size, ("train", "valid"), ()))
+            write_json(temporary / "evaluate" / f"{run}.json", _part(card, size, SPLITS, ("ood",)))
+
+
+def _rows(faces: Collection, split: int, limit: int) -> NDArray[np.intp]:
+    """The first images of a split; limit 0 = all."""
+    rows = np.flatnonzero(faces.split == split)
+    return rows[:limit] if limit else rows
+
+
+# --- faces -----------------------------------------------------------------------------------------------------------
+
+
+def write_faces(
+    faces: Collection, rows: Mapping[Split, NDArray[np.intp]], config: PreprocessConfig, out: Path
+) -> tuple[dict[Split, NDArray[np.intp]], list[dict[str, str]]]:
+    """Write <size>/<split>.npy from these rows of the collection.
+
+    Returns:
+        The rows that could be used, and file and reason of those that could not.
+
+    Raises:
+        UserError: more than `max_bad_share` of them could not.
+    """
+    blocks: list[Block] = []
+    for name in SPLITS:
+        arrays = {size: _create(out / str(size) / f"{name}.npy", len(rows[name]), size) for size in config.sizes}
+        for start in range(0, len(rows[name]), BLOCK):
+            blocks.append(Block(rows[name][start : start + BLOCK], start, arrays))
+    total = sum(len(block.rows) for block in blocks)
+    bad: dict[int, str] = {}
+    with opened(faces.path) as read, tqdm(desc="faces", total=total, unit="img") as bar:
+        for block in _in_threads(partial(_fill, faces=faces, read=read, config=config), blocks):
+            bad |= {int(block.rows[i]): reason for i, reason in block.bad.items()}
+            bar.update(len(block.rows))
+    skipped = [{"file": faces.members[row], "reason": bad[row]} for row in sorted(bad)]
+    _refuse_too_many(skipped, total, faces.path, config.max_bad_share)
+    kept = dict(rows)
+    for name in SPLITS:
+        good = ~np.isin(rows[name], list(bad))
+        if not good.all():
+            kept[name] = rows[name][good]
+            for size in config.sizes:
+                _keep_rows(out / str(size) / f"{name}.npy", np.flatnonzero(good))
+    return kept, skipped
+
+
+def _in_threads(work: Callable[[Block], Block], blocks: Sequence[Block]) -> Iterator[Block]:
+    """Work on blocks on all cores, one thread of PyTorch's in each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(_cores(), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(work, blocks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _fill(block: Block, faces: Collection, read: Callable[[str], bytes], config: PreprocessConfig) -> Block:
+    """Decode, crop and resize a block's images into its arrays; rows of bad images keep zeros."""
+    if faces.aligned:
+        left, top, right, bottom = config.crop
+        crops = torch.zeros(len(block.rows), bottom - top, right - left, 3, dtype=torch.uint8)
+        for i, row in enumerate(block.rows):
+            try:
+                crops[i] = _decode_aligned(read, faces.members[row])[top:bottom, left:right]
+            except BadImageError as error:
+                block.bad[i] = str(error)
+        _resize_into(block, 0, crops, config)
+    else:
+        for i, row in enumerate(block.rows):
+            try:
+                _resize_into(block, i, _centre_square(_decode(read, faces.members[row]))[None], config)
+            except BadImageError as error:
+                block.bad[i] = str(error)
+    return block
+
+
+def _resize_into(block: Block, offset: int, crops: Tensor, config: PreprocessConfig) -> None:
+    """crops: (n, h, w, 3) uint8, resized to every size."""
+    first = block.start + offset
+    for size, array in block.arrays.items():
+        array[first : first + len(crops)] = resize(crops, size, config.filter).numpy()
+
+
+def resize(images: Tensor, size: int, filter: str) -> Tensor:
+    """Antialiased resize of (N, H, W, 3) uint8 to (N, size, size, 3) uint8; filter: "bicubic" or "bilinear"."""
+    channels_last = images.permute(0, 3, 1, 2)  # a view: this memory order is what makes the uint8 kernel fast
+    resized: Tensor = F.interpolate(channels_last, (size, size), mode=filter, antialias=True)
+    return resized.permute(0, 2, 3, 1)
+
+
+def _decode_aligned(read: Callable[[str], bytes], member: str) -> Tensor:
+    image = _decode(read, member)
+    height, width, _ = image.shape
+    if (width, height) != IMAGE_SIZE:
+        raise BadImageError(f"is {width}x{height} pixels, not {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}")
+    return image
+
+
+def _decode(read: Callable[[str], bytes], member: str) -> Tensor:
+    """(H, W, 3) uint8 RGB, upright."""
+    try:
+        data = read(member)
+        # libjpeg-turbo knows neither EXIF's orientation nor every colour space; Pillow does, and says what is wrong
+        if data.startswith(JPEG) and EXIF not in data:
+            with suppress(ValueError):
+                return torch.from_numpy(simplejpeg.decode_jpeg(data, colorspace="RGB"))
+        with Image.open(io.BytesIO(data)) as image:
+            return torch.from_numpy(np.array(_rgb(ImageOps.exif_transpose(image))))
+    except UNREADABLE as error:
+        raise BadImageError(f"cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB, what is transparent on white."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _centre_square(image: Tensor) -> Tensor:
+    height, width, _ = image.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side].contiguous()
+
+
+def _refuse_too_many(skipped: Sequence[Mapping[str, str]], total: int, path: Path, max_bad_share: float) -> None:
+    """Name what is skipped; raise if it is too much."""
+    first = "; ".join(f"{entry['file']} {entry['reason']}" for entry in skipped[:3])
+    if len(skipped) > max_bad_share * total:
+        raise UserError(
+            f"{path}: {len(skipped):,} of {total:,} images cannot be used ({first}): "
+            f"replace them, or raise preprocess.max_bad_share (now {max_bad_share})"
+        )
+    for entry in skipped:
+        print(f"skipped: {entry['file']} {entry['reason']}")
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def _create(path: Path, count: int, size: int) -> NDArray[np.uint8]:
+    """A memory-mapped array of zeros whose room on the disk is there: running out later would kill the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as f:
+            os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _keep_rows(path: Path, rows: NDArray[np.intp]) -> None:
+    """Write an array again with these rows alone."""
+    whole = np.load(path, mmap_mode="r")
+    shorter = path.with_suffix(".shorter.npy")
+    kept = _create(shorter, len(rows), whole.shape[1])
+    for start in range(0, len(rows), BLOCK):
+        kept[start : start + BLOCK] = whole[rows[start : start + BLOCK]]
+    shorter.replace(path)
+
+
+def _write_labels(faces: Collection, rows: NDArray[np.intp], path: Path) -> str:
+    """Write one split's labels; give the hash of their content."""
+    path.parent.mkdir(exist_ok=True)
+    labels = {
+        "attributes": faces.attributes[rows],
+        "names": np.array(faces.names, np.str_),
+        "image_id": faces.image_id[rows],
+        "identity": faces.identity[rows],
+        "factors": faces.factors[rows],
+        "factor_names": np.array(faces.factor_names, np.str_),
+    }
+    np.savez(path, allow_pickle=False, **labels)
+    digest = hashlib.sha256()
+    for name, array in labels.items():
+        digest.update(f"{name} {array.dtype} {array.shape}\0".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _write_ood(images: NDArray[np.uint8], sizes: Sequence[int], out: Path) -> None:
+    """Write <size>/ood.npy from (M, 28, 28) uint8 images."""
+    for size in sizes:
+        array = _create(out / str(size) / "ood.npy", len(images), size)
+        for start in range(0, len(images), BLOCK):
+            array[start : start + BLOCK] = enlarge(images[start : start + BLOCK], size)
+
+
+def enlarge(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(N, 28, 28) uint8 in a black frame of 32x32, three times, and from there to (N, size, size, 3), bilinear."""
+    framed = np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, None]
+    if size != framed.shape[-1]:
+        larger = F.interpolate(torch.from_numpy(framed).float(), (size, size), mode="bilinear", antialias=True)
+        framed = larger.round().to(torch.uint8).numpy()
+    return framed.transpose(0, 2, 3, 1).repeat(3, axis=3)
+
+
+# --- what the arrays are ---------------------------------------------------------------------------------------------
+
+
+def _hash_arrays(folder: Path) -> dict[str, str]:
+    """SHA-256 of the pixels of each array, without the file's header."""
+    return {name: _hash_array(folder / f"{name}.npy") for name in (*SPLITS, "ood")}
+
+
+def _hash_array(path: Path) -> str:
+    return hashlib.sha256(np.load(path, mmap_mode="r").data).hexdigest()
+
+
+def _data_hash(card: Mapping[str, Any], size: int) -> str:
+    """What metrics are measured on: figures of different data hashes cannot be compared."""
+    identity = [card["hashes"][str(size)]["test"], card["crop"], card["filter"]]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def _part(card: Mapping[str, Any], size: str, splits: Sequence[Split], others: Sequence[str]) -> dict[str, Any]:
+    """The part of the card that a run of this size depends on, if it reads only these splits and other arrays."""
+    part = {key: card[key] for key in ("source", "crop", "filter")}
+    part["images"] = {name: card["hashes"][size][name] for name in (*splits, *others)}
+    part["labels"] = {name: card["hashes"]["labels"][name] for name in splits}
+    if others:
+        part |= {"ood_source": card["ood_source"], "data_hash": card["data_hash"][size]}
+    return part

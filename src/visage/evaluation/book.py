@@ -1,0 +1,72 @@
+"""Turns per-image values into records, all with the same resamples behind their intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visage.evaluation.bootstrap import Counts, auroc, auroc_interval, mean_interval
+from visage.evaluation.records import Kind, Record, undefined
+
+INVERTED = "inverted: other images count as more face-like than faces"
+DIGITS = 6
+"""Significant digits of `metrics`: what survives another order of summation."""
+
+
+@dataclass(slots=True)
+class Book:
+    """The records of one evaluation, in the order in which they are entered.
+
+    test_counts, ood_counts: resamples of the test and of the OOD images.
+    """
+
+    data_hash: str
+    model_hash: str
+    test_counts: Counts
+    ood_counts: Counts
+    records: list[Record] = field(default_factory=list)
+
+    def mean(self, name: str, unit: str, kind: Kind, values: NDArray[np.float64], note: str = "") -> None:
+        """Enter the mean of a value per test image, (n,); undefined where a value is not finite."""
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            reason = f"not finite for {bad} of {len(values)} images"
+            self.missing(name, unit, f"{reason}; {note}" if note else reason)
+            return
+        interval = mean_interval(values, self.test_counts)
+        self._enter(name, float(values.mean()), unit, kind, len(values), interval, note)
+
+    def auroc(self, name: str, test: NDArray[np.float64], ood: NDArray[np.float64], note: str = "") -> None:
+        """Enter how well a score tells (m,) OOD images from (n,) test images; undefined where a score is NaN."""
+        bad = int(np.isnan(test).sum() + np.isnan(ood).sum())
+        n = len(test) + len(ood)
+        if bad:
+            self.missing(name, "AUROC", f"the score is NaN for {bad} of {n} images")
+            return
+        interval = auroc_interval(test, ood, self.test_counts, self.ood_counts)
+        notes = [note] * bool(note) + [INVERTED] * (interval[1] < 0.5)
+        self._enter(name, auroc(test, ood), "AUROC", "exact", n, interval, "; ".join(notes))
+
+    def missing(self, name: str, unit: str, reason: str) -> None:
+        """Enter a figure that does not exist, and why."""
+        self.records.append(undefined(name, unit, reason, data_hash=self.data_hash, model_hash=self.model_hash))
+
+    def _enter(
+        self, name: str, value: float, unit: str, kind: Kind, n: int, interval: tuple[float, float], note: str
+    ) -> None:
+        self.records.append(
+            Record(name, value, unit, kind, n, interval, note, data_hash=self.data_hash, model_hash=self.model_hash)
+        )
+
+
+def metrics(records: Sequence[Record]) -> dict[str, Any]:
+    """The defined figures by name, for `dvc metrics`; a name "group/figure" becomes a figure of a nested group."""
+    result: dict[str, Any] = {}
+    for record in records:
+        if record.value is not None:
+            group, _, figure = record.name.rpartition("/")
+            place = result.setdefault(group, {}) if group else result
+            place[figure] = float(f"{record.value:.{DIGITS}g}")
+    return result

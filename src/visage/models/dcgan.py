@@ -1,0 +1,160 @@
+"""The deep convolutional GAN (Radford et al. 2016, arXiv:1511.06434).
+
+    D minimises  E_x softplus(-D(x)) + E_z softplus(D(G(z)))     that is -E log s(D(x)) - E log (1 - s(D(G(z))))
+    G minimises  E_z softplus(-D(G(z)))                          -E log s(D(G(z))), the non-saturating loss
+
+    s  the sigmoid
+    G  generator, z to image   `Generator`        z  code, N(0, I)         `z`
+    D  discriminator, a logit  `Discriminator`    x  training image        `batch.x`
+
+Both losses are Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1 and the text after algorithm 1).
+
+Where we deviate: kernels of 4 instead of 5 pixels and z from N(0, I) instead of a uniform cube, as in the widely used
+PyTorch version; the number of halvings follows the image size. Real and generated images pass D apart from each other,
+as in the authors' code, since batch normalisation would tell D which is which from their mixture. D is evaluated (as an
+out-of-distribution score) with running statistics of both kinds of images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from visage.maths import noise
+from visage.models.base import Batch, Encodes, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, Step
+
+
+@dataclass(frozen=True, slots=True)
+class DCGANConfig:
+    """The DCGAN's settings."""
+
+    latent_dim: Annotated[int, Ge(1)]
+    """Dimensions of z; the paper: 100."""
+    width: Annotated[int, Ge(1)]
+    """Channels of both networks at half the image size, doubled at every halving; the paper: 128 at 64 pixels."""
+
+
+def widths(config: DCGANConfig, size: int) -> list[int]:
+    """Channels at size / 2, size / 4, ..., 4 pixels."""
+    if size < 16 or size & (size - 1):
+        raise ValueError(f"size {size}: the DCGAN halves images down to 4 pixels, choose a power of two from 16 on")
+    return [config.width << i for i in range(size.bit_length() - 3)]
+
+
+def initialize(module: nn.Module) -> None:
+    """Weights from N(0, 0.02^2), gains of batch normalisation from N(1, 0.02^2), its biases 0 (section 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """G: (B, latent_dim) to images (B, 3, S, S) in [-1, 1]; batch normalisation and ReLU everywhere but at the end."""
+
+    def __init__(self, config: DCGANConfig, size: int) -> None:
+        super().__init__()
+        ins = widths(config, size)[::-1]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent_dim, ins[0], 4, 1, 0, bias=False)]
+        for i, o in zip(ins, [*ins[1:], 3], strict=True):
+            layers += [nn.BatchNorm2d(i), nn.ReLU(), nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False)]
+        self.layers = nn.Sequential(nn.Unflatten(1, (config.latent_dim, 1, 1)), *layers)
+        self.apply(initialize)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return images, float32."""
+        return torch.tanh(self.layers(z).float())
+
+
+class Discriminator(nn.Module):
+    """D: (B, 3, S, S) to a logit (B,), high for real; LeakyReLU, batch normalisation inside."""
+
+    def __init__(self, config: DCGANConfig, size: int) -> None:
+        super().__init__()
+        outs = widths(config, size)
+        layers: list[nn.Module] = [nn.Conv2d(3, outs[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        for i, o in pairwise(outs):
+            layers += [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(outs[-1], 1, 4, 1, 0, bias=False), nn.Flatten(0))
+        self.apply(initialize)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, float32."""
+        logits: Tensor = self.layers(x).float()
+        return logits
+
+
+class DCGAN(GenerativeModel):
+    """A generator and a discriminator that play against each other.
+
+    Raises:
+        ValueError: size is not a power of two, or less than 16.
+    """
+
+    paper = "Radford et al. 2016, arXiv:1511.06434"
+    path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+
+    def __init__(self, config: DCGANConfig, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = Generator(config, size)
+        self.discriminator = Discriminator(config, size)
+
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        """The two opponents."""
+        return {"generator": [self.generator], "discriminator": [self.discriminator]}
+
+    def phases(self) -> Sequence[Phase]:
+        """One step of D, then one of G."""
+        return [Phase("discriminator", self.discriminator_loss), Phase("generator", self.generator_loss, fresh=False)]
+
+    def discriminator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Real images up, generated ones down."""
+        with torch.no_grad():
+            fakes = self.generator(self.z(batch, step))
+        real, fake = self.discriminator(batch.x), self.discriminator(fakes)
+        loss = F.softplus(-real).mean() + F.softplus(fake).mean()
+        return loss, {"d_real": real.detach().sigmoid().mean(), "d_fake": fake.detach().sigmoid().mean()}
+
+    def generator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Generated images up; the gradient does not vanish where D is sure that they are generated."""
+        fake = self.discriminator(self.generator(self.z(batch, step)))
+        return F.softplus(-fake).mean(), {"d_fake": fake.detach().sigmoid().mean()}
+
+    def z(self, batch: Batch, step: Step) -> Tensor:
+        """As many codes as the batch has images."""
+        return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """No way from an image to a code, no density."""
+        return {
+            Reconstructs: "a GAN without an encoder cannot reconstruct",
+            Encodes: "a GAN without an encoder has no code for an image",
+            HasLogProb: "a GAN defines no density",
+            HasBound: "a GAN defines no density",
+        }
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Codes z ~ N(0, I), (n, latent_dim)."""
+        return noise.randn(n, (self.config.latent_dim,), generator, next(self.parameters()).device)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z), (B, 3, S, S) in [-1, 1]."""
+        images: Tensor = self.generator(z)
+        return images
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """G(z) for z from the prior."""
+        return self.decode(self.prior(n, generator))
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """-D(x): weak by construction, D has only learned to tell training images from G's."""
+        return {"discriminator": -self.discriminator(x)}

@@ -1,0 +1,310 @@
+"""The variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114) and beta-VAE (Higgins et al. 2017, ICLR).
+
+    minimise  E_q(z|x) [-log p(x|z)]  +  beta_t KL(q(z|x) || N(0, I))          nats per image, mean over the batch
+
+    x  image                        `x`         z  code, z = mu + sigma * eps, eps ~ N(0, I)    `z`, `eps`
+    q(z|x) = N(mu, diag sigma^2)    `Encoder`   p(x|z)  likelihood around the decoder's output  `Decoder`, likelihoods
+    -log p(x|z)  distortion         KL          rate    (names of Alemi et al. 2018, arXiv:1711.00464)
+
+At beta = 1 this is the negative ELBO (eq. 3 of the first paper, the KL term in closed form), at any other beta the
+beta-VAE (eq. 4 of the second). What beta does depends on the likelihood's scale: for a fixed sigma, (beta, sigma^2) and
+(1, beta * sigma^2) have the same minimisers, and a learned sigma absorbs part of beta. `bound` is the ELBO at any beta.
+
+Where we deviate:
+
+* Pixels are 8-bit integers. The Gaussian and the Laplace density are of y01 = (v + u) / 256 with fresh u ~ U[0, 1), and
+  D log 256 nats are taken off to bound the probability of the 8-bit image; q may condition on y01, so the encoder sees
+  the same u. The discretized logistic is a distribution over the 256 values and needs neither. The Bernoulli surrogate
+  of many implementations (binary cross-entropy with real targets) bounds nothing: it is here to be compared with.
+* Convolutions instead of the paper's perceptrons, with group normalisation: batch normalisation would make an image's
+  bound depend on the images beside it.
+* beta_t rises from 0 to beta over the first share `kl_warmup` of the training, against codes that are never used.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Le, Lt, MultipleOf
+from torch import Tensor, nn
+
+from visage.maths import noise, pixels
+from visage.maths.likelihoods import (
+    bernoulli_surrogate,
+    discretized_logistic_log_prob,
+    gaussian_log_density,
+    laplace_log_density,
+    standard_normal_kl,
+)
+from visage.models.base import Batch, Bound, GenerativeModel, HasBound, HasLogProb, Phase, Step
+
+
+@dataclass(frozen=True, slots=True)
+class VAEConfig:
+    """The VAE's settings."""
+
+    beta: Annotated[float, Ge(0)]  # weight of the KL divergence: 1 is the VAE, more the beta-VAE
+    likelihood: Literal["gaussian", "laplace", "discretized_logistic", "bernoulli"]  # p(x|z)
+    sigma: Annotated[float, Ge(0), Le(1)]  # scale of the Gaussian or Laplace density in y01; 0: one number, learned
+    latent_dim: Annotated[int, Ge(1)]  # dimensions of z
+    width: Annotated[int, Ge(8), MultipleOf(8)]  # channels at half the image size; doubled at every halving
+    max_width: Annotated[int, Ge(8), MultipleOf(8)]  # where the doubling ends
+    dropout: Annotated[float, Ge(0), Lt(1)]  # share of the activations zeroed after each block, in training
+    activation: Literal["silu", "leaky_relu"]  # leaky_relu with slope 0.2
+    kl_warmup: Annotated[float, Ge(0), Le(1)]  # share of the training over which beta_t rises from 0; 0: it is beta
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together."""
+        if self.sigma and self.likelihood in ("discretized_logistic", "bernoulli"):
+            raise ValueError(f"sigma={self.sigma} has no meaning for likelihood={self.likelihood}: set sigma to 0")
+        if 0 < self.sigma < SIGMA_MIN:
+            raise ValueError(f"sigma={self.sigma} is finer than one of 256 levels: set it to 0 or {SIGMA_MIN} or more")
+        if self.max_width < self.width:
+            raise ValueError(f"max_width={self.max_width} < width={self.width}: set it to {self.width} or more")
+
+
+SIGMA_MIN = 1 / 256
+"""The finest scale in y01: a density could otherwise grow without bound at pixels that are always the same."""
+SIGMA_START = 0.1
+"""Where a learned sigma starts."""
+SIGMA_SPEED = 10.0
+"""Of log sigma relative to a weight: Adam moves both by about lr a step, and log sigma has further to go."""
+
+
+# --- Likelihoods: what q and p(x|z) are given of an image, its likelihood given the decoder's output h, the mean
+
+
+class Density(nn.Module):
+    """A density of y01 around (h + 1) / 2, with one scale for all pixels."""
+
+    channels = 3
+    shift: Tensor
+
+    def __init__(self, log_density: Callable[[Tensor, Tensor, Tensor], Tensor], sigma: float) -> None:
+        super().__init__()
+        self.log_density = log_density
+        self.start = math.log(sigma or SIGMA_START)
+        if sigma:
+            self.register_buffer("shift", torch.zeros(()))
+        else:
+            self.shift = nn.Parameter(torch.zeros(()))
+
+    def log_sigma(self) -> Tensor:
+        """Log of the scale in force, a scalar."""
+        return (self.start + SIGMA_SPEED * self.shift).clamp(min=math.log(SIGMA_MIN))
+
+    def observe(self, x: Tensor, u: Tensor) -> Tensor:
+        """y01, stretched to [-1, 1) for the encoder, of x in [-1, 1] and u in [0, 1), all (B, 3, S, S)."""
+        return 2 * pixels.dequantize(x, u) - 1
+
+    def log_prob(self, seen: Tensor, h: Tensor) -> Tensor:
+        """Bound on log P(8-bit image | z), (B,), for `seen` as `observe` gives it and h (B, 3, S, S)."""
+        log_density = self.log_density((seen + 1) / 2, (h + 1) / 2, self.log_sigma())
+        return log_density.sum((1, 2, 3)) - pixels.quantization_nats(h[0].numel())
+
+    def mean(self, h: Tensor) -> Tensor:
+        """x11 of the value v = 256 y01 - 1/2 whose dequantised values have the decoder's mean, clamped to [-1, 1]."""
+        return ((128 * (h + 1) - 0.5) / 127.5 - 1).clamp(-1, 1)
+
+
+class DiscretizedLogistic(nn.Module):
+    """A probability for each of the 256 values; h holds mean and log scale of every pixel in x11."""
+
+    channels = 6
+
+    def observe(self, x: Tensor, u: Tensor) -> Tensor:
+        """The 8-bit image itself."""
+        return x
+
+    def log_prob(self, seen: Tensor, h: Tensor) -> Tensor:
+        """Log P(8-bit image | z), (B,), for h (B, 6, S, S)."""
+        mean, log_scale = h.chunk(2, dim=1)
+        return discretized_logistic_log_prob(seen, mean, log_scale.clamp(-7, 2)).sum((1, 2, 3))
+
+    def mean(self, h: Tensor) -> Tensor:
+        """The logistic's mean, clamped to [-1, 1]."""
+        return h[:, :3].clamp(-1, 1)
+
+
+class BernoulliSurrogate(DiscretizedLogistic):
+    """Cross-entropy between x01 and sigmoid(h): no likelihood of real-valued pixels."""
+
+    channels = 3
+
+    def log_prob(self, seen: Tensor, h: Tensor) -> Tensor:
+        """Minus the cross-entropy, (B,), in the place of log p(x | z), for h (B, 3, S, S)."""
+        return bernoulli_surrogate((seen + 1) / 2, h).sum((1, 2, 3))
+
+    def mean(self, h: Tensor) -> Tensor:
+        """The expected pixel in [-1, 1]."""
+        return 2 * torch.sigmoid(h) - 1
+
+
+def likelihood(config: VAEConfig) -> Density | DiscretizedLogistic:
+    """p(x|z) as configured."""
+    match config.likelihood:
+        case "gaussian":
+            return Density(gaussian_log_density, config.sigma)
+        case "laplace":
+            return Density(laplace_log_density, config.sigma)
+        case "discretized_logistic":
+            return DiscretizedLogistic()
+        case "bernoulli":
+            return BernoulliSurrogate()
+
+
+# --- Networks
+
+
+def widths(config: VAEConfig, size: int) -> list[int]:
+    """Channels after each halving, from size / 2 down to 4 pixels."""
+    if size < 16 or size & (size - 1):
+        raise ValueError(f"size {size}: the VAE halves images down to 4 pixels, choose a power of two from 16 on")
+    return [min(config.width << i, config.max_width) for i in range(size.bit_length() - 3)]
+
+
+def block(conv: nn.Conv2d | nn.ConvTranspose2d, config: VAEConfig) -> nn.Sequential:
+    """Convolution, group normalisation, activation, dropout."""
+    activation = nn.SiLU() if config.activation == "silu" else nn.LeakyReLU(0.2)
+    return nn.Sequential(conv, nn.GroupNorm(8, conv.out_channels), activation, nn.Dropout(config.dropout))
+
+
+class Encoder(nn.Module):
+    """q(z|x): (B, 3, S, S) to mu and log sigma^2, each (B, latent_dim)."""
+
+    def __init__(self, config: VAEConfig, size: int) -> None:
+        super().__init__()
+        outs = widths(config, size)
+        ins = [3, *outs[:-1]]
+        convs = [nn.Conv2d(i, o, 4, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
+        self.down = nn.Sequential(*(block(conv, config) for conv in convs))
+        self.head = nn.Linear(outs[-1] * 4 * 4, 2 * config.latent_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 in float32."""
+        mu, logvar = self.head(self.down(x).flatten(1)).float().chunk(2, dim=1)
+        return mu, logvar.clamp(-10, 10)
+
+
+class Decoder(nn.Module):
+    """(B, latent_dim) to the likelihood's parameters h, (B, channels, S, S)."""
+
+    def __init__(self, config: VAEConfig, size: int, channels: int) -> None:
+        super().__init__()
+        ins = widths(config, size)[::-1]
+        outs = [*ins[1:], config.width]
+        self.stem = nn.Linear(config.latent_dim, ins[0] * 4 * 4)
+        convs = [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
+        self.up = nn.Sequential(
+            nn.Unflatten(1, (ins[0], 4, 4)),
+            *(block(conv, config) for conv in convs),
+            nn.Conv2d(config.width, channels, 3, padding=1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return h in float32."""
+        h: Tensor = self.up(self.stem(z)).float()
+        return h
+
+
+# --- The model
+
+
+class VAE(GenerativeModel):
+    """The VAE, and the beta-VAE where beta is not 1.
+
+    Raises:
+        ValueError: size is not a power of two, or less than 16.
+    """
+
+    paper = "Kingma & Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017, ICLR"
+    path: ClassVar[Literal["lerp", "slerp"]] = "lerp"  # means of q lie inside the sphere of the prior's draws
+
+    def __init__(self, config: VAEConfig, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.likelihood = likelihood(config)
+        self.encoder = Encoder(config, size)
+        self.decoder = Decoder(config, size, self.likelihood.channels)
+
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        """One: nothing here competes."""
+        return {"autoencoder": [self.encoder, self.decoder, self.likelihood]}
+
+    def phases(self) -> Sequence[Phase]:
+        """One step on the (weighted) negative ELBO."""
+        return [Phase("autoencoder", self.loss)]
+
+    def beta(self, step: Step) -> float:
+        """beta_t, a function of the step alone, so that a resumed training continues it."""
+        ramp = self.config.kl_warmup * step.total
+        return self.config.beta * (min(1.0, step.index / ramp) if ramp else 1.0)
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Distortion + beta_t rate, summed over dimensions, mean over the batch."""
+        x, beta = batch.x, self.beta(step)
+        u = torch.rand(x.shape, generator=step.generator).to(x.device)
+        eps = torch.randn(len(x), self.config.latent_dim, generator=step.generator).to(x.device)
+        parts = self.parts(x, u, eps)
+        distortion, rate = parts.distortion.mean(), parts.rate.mean()
+        terms = {"distortion": distortion, "rate": rate, "beta": torch.full_like(rate, beta)}
+        if HasBound not in self.why_not():
+            terms["elbo"] = -distortion - rate
+        if isinstance(self.likelihood, Density):
+            terms["sigma"] = self.likelihood.log_sigma().exp()
+        return distortion + beta * rate, {name: term.detach() for name, term in terms.items()}
+
+    def parts(self, x: Tensor, u: Tensor, eps: Tensor) -> Bound:
+        """Distortion and rate of each image, for u (B, 3, S, S) in [0, 1) and eps (B, latent_dim) from N(0, I)."""
+        seen = self.likelihood.observe(x, u)
+        mu, logvar = self.encoder(seen)
+        z = mu + torch.exp(0.5 * logvar) * eps
+        distortion = -self.likelihood.log_prob(seen, self.decoder(z))
+        return Bound(distortion, standard_normal_kl(mu, logvar).sum(1))
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """No exact likelihood; no bound either from the Bernoulli surrogate."""
+        reasons: dict[type, str] = {HasLogProb: "a VAE bounds log p(x), it does not compute it"}
+        if self.config.likelihood == "bernoulli":
+            reasons[HasBound] = "the Bernoulli surrogate is no density on real-valued pixels, so it bounds nothing"
+        return reasons
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Codes z ~ N(0, I), (n, latent_dim)."""
+        return noise.randn(n, (self.config.latent_dim,), generator, self.decoder.stem.weight.device)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of p(x|z)."""
+        return self.likelihood.mean(self.decoder(z))
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Means of p(x|z), without the decoder's noise, for z from the prior."""
+        return self.decode(self.prior(n, generator))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The mean of q(z|x), where a density's u is its mean, 1/2."""
+        mu: Tensor = self.encoder(self.likelihood.observe(x, torch.full_like(x, 0.5)))[0]
+        return mu
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean of p(x|z) at the mean of q(z|x)."""
+        return self.decode(self.encode(x))
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
+        """The ELBO of the 8-bit images from one draw of u and z, at beta = 1 whatever the training's beta."""
+        code = (self.config.latent_dim,)
+        draws = [(noise.rand(1, x.shape[1:], generator), noise.randn(1, code, generator)) for _ in x]  # image by image
+        u, eps = (torch.cat(part).to(x.device) for part in zip(*draws, strict=True))
+        return self.parts(x, u, eps)
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The rate; before it the cross-entropy where there is no bound that could be compared."""
+        if HasBound in self.why_not():
+            parts = self.bound(x, generator)
+            return {"bce": parts.distortion, "kl": parts.rate}
+        u = noise.rand(len(x), x.shape[1:], generator, x.device)
+        return {"kl": standard_normal_kl(*self.encoder(self.likelihood.observe(x, u))).sum(1)}

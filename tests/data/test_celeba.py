@@ -1,0 +1,236 @@
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from visage.data import celeba
+from visage.data.celeba_format import ATTRIBUTES
+from visage.data.collection import opened
+from visage.errors import UserError
+
+
+@pytest.mark.parametrize("layout", ["zip", "folder", "kaggle", "torchvision"])
+def test_every_layout_gives_the_same_collection(copy, layout):
+    copy.layout = layout
+    found = celeba.read(copy.write())
+    assert found.image_id.tolist() == copy.names
+    assert found.names == ATTRIBUTES
+    assert found.attributes.tolist() == [copy.attributes[name] for name in copy.names]
+    assert found.split.tolist() == [copy.split[name] for name in copy.names]
+    assert found.counts == {"train": 12, "valid": 6, "test": 6}
+    assert found.identity.tolist() == ([-1] * 24 if layout == "kaggle" else list(copy.identity.values()))
+    assert found.factors.shape == (24, 0)
+    with opened(found.path) as read:
+        assert [read(member) for member in found.members] == list(copy.images.values())
+
+
+def test_the_drive_s_own_folders_are_searched(copy):
+    root = copy.write()
+    for folder, name in (
+        ("Img", "img_align_celeba.zip"),
+        ("Anno", "list_attr_celeba.txt"),
+        ("Eval", "list_eval_partition.txt"),
+    ):
+        (root / "CelebA" / folder).mkdir(parents=True)
+        (root / name).rename(root / "CelebA" / folder / name)
+    assert celeba.read(root).counts["train"] == 12
+
+
+def test_a_picture_beside_the_folder_is_no_face(copy):
+    copy.layout = "folder"
+    root = copy.write()
+    (root / "a preview.jpg").write_bytes(b"")
+    assert celeba.read(root).image_id.tolist() == copy.names
+
+
+def test_a_subset_is_counted_and_said(copy):
+    for name in copy.names[:4]:
+        del copy.images[name]
+    found = celeba.read(copy.write())
+    assert len(found.members) == 20
+    assert found.remarks == [
+        "20 of 202,599 images: a subset",
+        "4 annotated images are not there and left out",
+    ]
+
+
+def test_columns_are_taken_by_name(copy):
+    copy.columns = copy.columns[::-1]
+    copy.attributes = {name: bits[::-1] for name, bits in copy.attributes.items()}
+    expected = [bits[::-1] for bits in copy.attributes.values()]
+    assert celeba.read(copy.write()).attributes.tolist() == expected
+
+
+def test_a_person_in_two_splits_is_a_warning(copy):
+    copy.identity[copy.names[2]] = copy.identity[copy.names[0]]
+    remark = celeba.read(copy.write()).remarks[-1]
+    assert remark.startswith("warning: 1 identities in more than one split (first: 100)")
+
+
+def test_the_fingerprint_follows_the_files(copy):
+    root = copy.write()
+    before = celeba.read(root).fingerprint
+    assert celeba.read(root).fingerprint == before
+    copy.images[copy.names[5]] = copy.images[copy.names[6]]
+    copy.write()
+    changed = celeba.read(root).fingerprint
+    copy.identity[copy.names[0]] = 7
+    copy.write()
+    assert len({before, changed, celeba.read(root).fingerprint}) == 3
+
+
+def test_known_factors_are_read(copy):
+    root = copy.write()
+    rows = [f"{name},{i / 4},{i}" for i, name in enumerate(copy.names)]
+    (root / "factors.csv").write_text("\n".join(["image_id,smile,age", *rows]))
+    found = celeba.read(root, "synthetic")
+    assert found.factor_names == ("smile", "age")
+    np.testing.assert_array_equal(found.factors, [[i / 4, i] for i in range(24)])
+    assert found.remarks == []
+
+
+def wrong_value(copy):
+    copy.write()
+    path = copy.root / "list_attr_celeba.txt"
+    path.write_text(path.read_text().replace(" -1", "  2", 1))
+
+
+def wrong_length(copy):
+    copy.attributes[copy.names[3]].pop()
+    copy.write()
+
+
+def lacking_column(copy):
+    copy.columns.remove("Smiling")
+    copy.attributes = {name: bits[1:] for name, bits in copy.attributes.items()}
+    copy.write()
+
+
+def lacking_row(copy):
+    for name in copy.names[2:6]:
+        del copy.attributes[name]
+    copy.write()
+
+
+def lacking_split(copy):
+    del copy.split[copy.names[4]]
+    copy.write()
+
+
+def wrong_split(copy):
+    copy.split[copy.names[4]] = 3
+    copy.write()
+
+
+def no_test(copy):
+    copy.split = {name: split % 2 for name, split in copy.split.items()}
+    copy.write()
+
+
+def truncated_zip(copy):
+    copy.write()
+    path = copy.root / "img_align_celeba.zip"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def climbing_zip(copy):
+    copy.write()
+    copy.write_zip({"img_align_celeba/../../000001.jpg": b""})
+
+
+def absolute_zip(copy):
+    copy.write()
+    copy.write_zip({"/etc/000001.jpg": b""})
+
+
+def backslash_zip(copy):
+    copy.write()
+    copy.write_zip({"a\\..\\..\\000001.jpg": b""})
+
+
+def doubled_zip(copy):
+    copy.write()
+    copy.write_zip({"a/000001.jpg": b"", "b/000001.jpg": b""})
+
+
+def empty_zip(copy):
+    copy.write()
+    copy.write_zip({"readme.txt": b""})
+
+
+def no_annotations(copy):
+    copy.write()
+    (copy.root / "list_attr_celeba.txt").unlink()
+
+
+def html_annotations(copy):
+    copy.write()
+    (copy.root / "list_attr_celeba.txt").write_text("<!doctype html>\n<html>quota</html>")
+
+
+def empty_annotations(copy):
+    copy.write()
+    (copy.root / "list_attr_celeba.txt").write_text("")
+
+
+def no_images(copy):
+    copy.write()
+    (copy.root / "img_align_celeba.zip").unlink()
+
+
+def missing_root(copy):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("breakage", "words"),
+    [
+        (wrong_value, ["list_attr_celeba.txt, line 3", "'2'", "-1, 0, 1"]),
+        (wrong_length, ["list_attr_celeba.txt, line 6", "39 values for 40"]),
+        (lacking_column, ["list_attr_celeba.txt, line 2", "Smiling"]),
+        (lacking_row, ["list_attr_celeba.txt", "4 of the images", "000007.jpg, 000010.jpg, 000013.jpg)"]),
+        (lacking_split, ["list_eval_partition.txt", "000013.jpg"]),
+        (wrong_split, ["list_eval_partition.txt, line 5", "3 is none of 0, 1, 2"]),
+        (no_test, ["none of its 24 images is in test", "list_eval_partition.txt"]),
+        (truncated_zip, ["img_align_celeba.zip", "not a whole zip"]),
+        (climbing_zip, ["points out of the archive", "../../000001.jpg"]),
+        (absolute_zip, ["points out of the archive"]),
+        (backslash_zip, ["points out of the archive"]),
+        (doubled_zip, ["000001.jpg twice", "a/000001.jpg, b/000001.jpg"]),
+        (empty_zip, ["holds no .jpg"]),
+        (no_annotations, ["lacks list_attr_celeba.txt"]),
+        (html_annotations, ["list_attr_celeba.txt, line 1", "number of images"]),
+        (empty_annotations, ["list_attr_celeba.txt is empty"]),
+        (no_images, ["lacks img_align_celeba.zip or a folder"]),
+        (missing_root, ["data.root", "no folder"]),
+    ],
+)
+def test_what_is_broken_is_named_in_one_line(copy, breakage, words):
+    breakage(copy)
+    with pytest.raises(UserError) as error:
+        celeba.read(copy.root)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_mac_s_own_entries_are_no_images(copy):
+    copy.write()
+    with zipfile.ZipFile(copy.root / "img_align_celeba.zip", "a") as archive:
+        archive.writestr("__MACOSX/img_align_celeba/._000001.jpg", b"")
+    assert len(celeba.read(copy.root).members) == 24
+
+
+REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent")) / "celeba"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="VISAGE_REAL_DATA names no folder with celeba/ in it")
+def test_real_celeba_is_read():
+    found = celeba.read(REAL)
+    assert found.remarks[0].startswith(f"{len(found.members):,} of 202,599 images")
+    assert set(np.unique(found.attributes)) == {0, 1}
+    assert found.identity.min() > 0
+    assert found.attributes[:, found.names.index("No_Beard")].mean() > 0.5

@@ -1,0 +1,73 @@
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from visage.data import fashion_mnist
+from visage.data.drawn_garments import draw_garments
+from visage.errors import UserError
+
+NAME = "t10k-images-idx3-ubyte"
+IMAGES = np.arange(5 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(5, 28, 28)
+
+
+def idx(images: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes() + images.tobytes()
+
+
+@pytest.mark.parametrize("folder", ["", "raw", "FashionMNIST/raw"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_images_are_found_and_read(tmp_path, folder, packed):
+    path = tmp_path / folder / (f"{NAME}.gz" if packed else NAME)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(idx(IMAGES)) if packed else idx(IMAGES))
+    np.testing.assert_array_equal(fashion_mnist.read(fashion_mnist.find(tmp_path)), IMAGES)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>",
+        gzip.compress(idx(IMAGES))[:-9],
+        gzip.compress(idx(IMAGES)[:-1]),
+        gzip.compress(idx(IMAGES)[:9]),
+        gzip.compress(idx(IMAGES[:, :14])),
+        gzip.compress(b"\0\0\x08\x01" + idx(IMAGES)[4:]),
+    ],
+)
+def test_what_is_no_whole_file_is_refused(tmp_path, content):
+    path = tmp_path / f"{NAME}.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{NAME}.gz .*copy or download it again"):
+        fashion_mnist.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"ood.root.*{NAME}"):
+        fashion_mnist.find(tmp_path)
+
+
+def test_drawn_garments_are_read_the_same_way(tmp_path):
+    draw_garments(tmp_path, 12, seed=0)
+    path = fashion_mnist.find(tmp_path)
+    assert fashion_mnist.read(path).shape == (12, 28, 28)
+    assert not fashion_mnist.is_official(path)
+
+
+def test_checksum_is_torchvision_s():
+    from torchvision.datasets import FashionMNIST
+
+    assert (fashion_mnist.IMAGES, fashion_mnist.MD5) in FashionMNIST.resources
+
+
+REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent"))
+
+
+@pytest.mark.skipif(not (REAL / "FashionMNIST").is_dir(), reason="VISAGE_REAL_DATA names no folder with FashionMNIST/")
+def test_the_published_file_is_read():
+    path = fashion_mnist.find(REAL)
+    assert fashion_mnist.is_official(path)
+    assert fashion_mnist.read(path).shape == (10_000, 28, 28)

@@ -1,0 +1,311 @@
+import errno
+import gzip
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from visage.config import PreprocessConfig
+from visage.data import celeba, folder
+from visage.data.arrays import load_faces, load_ood
+from visage.data.fashion_mnist import IMAGES
+from visage.data.preprocess import enlarge, preprocess, resize
+from visage.data.raw import Raw
+from visage.errors import UserError
+
+# torchvision 0.29 announces that its decoders will move
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+
+BOX = (15, 40, 163, 188)
+GARMENTS = np.random.default_rng(1).integers(0, 256, (70, 28, 28), np.uint8)
+
+
+def config(**changes) -> PreprocessConfig:
+    values = {
+        "sizes": (16, 32),
+        "crop": BOX,
+        "filter": "bicubic",
+        "max_bad_share": 0.1,
+        "limit": 0,
+        "runs": ("vae-16", "vae-32", "beta_vae-32"),
+    }
+    return PreprocessConfig(**values | changes)
+
+
+def listed(collection, source: str, root: Path, tmp_path: Path) -> Path:
+    """The `data/raw` that belongs to a collection."""
+    raw = tmp_path / "raw"
+    raw.mkdir(exist_ok=True)
+    header = bytes([0, 0, 8, 3]) + np.array(GARMENTS.shape, ">u4").tobytes()
+    (raw / IMAGES).write_bytes(gzip.compress(header + GARMENTS.tobytes()))
+    found = collection
+    Raw(
+        source, str(root), "", found.counts, found.remarks, found.fingerprint, None, 0.2, 0.2, "fashion_mnist", ".", ""
+    ).save(raw)
+    return raw
+
+
+@pytest.fixture
+def make(copy, tmp_path):
+    """A function: write the copy, preprocess it; gives the output folder."""
+
+    def run(**changes) -> Path:
+        root = copy.write()
+        preprocess(config(**changes), listed(celeba.read(root), "celeba", root, tmp_path), tmp_path / "out")
+        return tmp_path / "out"
+
+    return run
+
+
+def with_pillow(data: bytes, size: int, box=BOX, filter=Image.Resampling.BICUBIC) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").crop(box).resize((size, size), filter)).astype(int)
+
+
+@pytest.mark.parametrize("name", ["bicubic", "bilinear"])
+def test_every_image_is_pillow_s_crop_and_resize(copy, make, name):
+    out = make(filter=name)
+    for size in (16, 32):
+        for split, index in (("train", 0), ("valid", 1), ("test", 2)):
+            faces = load_faces(split, size, out)
+            assert faces.image_id.tolist() == [n for n in copy.names if copy.split[n] == index]
+            for image, image_id in zip(faces.images, faces.image_id, strict=True):
+                expected = with_pillow(copy.images[image_id], size, filter=Image.Resampling[name.upper()])
+                assert np.abs(image - expected).max() <= 2
+
+
+def test_labels_belong_to_their_images(copy, make):
+    faces = load_faces("valid", 16, make())
+    names = [n for n in copy.names if copy.split[n] == 1]
+    assert faces.attributes.tolist() == [copy.attributes[n] for n in names]
+    assert faces.identity.tolist() == [copy.identity[n] for n in names]
+    assert faces.names == copy.columns
+    assert faces.factors.shape == (6, 0)
+
+
+def test_the_box_is_left_top_right_bottom(copy, make):
+    left_red = np.zeros((218, 178, 3), np.uint8)
+    left_red[:, :89, 0] = left_red[:109, :, 1] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(left_red).save(buffer, "JPEG", quality=95)
+    copy.images[copy.names[0]] = buffer.getvalue()
+    image = load_faces("train", 16, make(crop=(69, 89, 109, 129))).images[0]
+    assert image[3, 3, 0] > 200 > 60 > image[3, 12, 0]
+    assert image[3, 12, 1] > 200 > 60 > image[12, 12, 1]
+
+
+def test_the_card_says_what_was_done(copy, make):
+    out = make()
+    card = json.loads((out / "card.json").read_text())
+    assert card["counts"] == {"train": 12, "valid": 6, "test": 6, "ood": 70}
+    assert (card["source"], card["ood_source"]) == ("celeba", "fashion_mnist")
+    assert (card["crop"], card["filter"], card["sizes"]) == (list(BOX), "bicubic", [16, 32])
+    assert card["note"] == "24 of 202,599 images: a subset"
+    assert card["skipped"] == []
+    for size in (16, 32):
+        for split in ("train", "valid", "test", "ood"):
+            pixels = np.load(out / str(size) / f"{split}.npy").tobytes()
+            assert card["hashes"][str(size)][split] == hashlib.sha256(pixels).hexdigest()
+    assert len(set(card["data_hash"].values())) == 2
+
+
+def test_each_run_has_a_card_of_what_it_depends_on(copy, make):
+    out = make()
+    card = json.loads((out / "card.json").read_text())
+    train, evaluate = (
+        {path.stem: json.loads(path.read_text()) for path in (out / kind).iterdir()} for kind in ("train", "evaluate")
+    )
+    assert set(train) == set(evaluate) == {"vae-16", "vae-32", "beta_vae-32"}
+    assert train["vae-32"] == train["beta_vae-32"] != train["vae-16"]
+    assert train["vae-16"]["images"] == {split: card["hashes"]["16"][split] for split in ("train", "valid")}
+    assert set(evaluate["vae-16"]["images"]) == {"train", "valid", "test", "ood"}
+    assert evaluate["vae-32"]["data_hash"] == card["data_hash"]["32"]
+    assert set(train["vae-16"]["labels"]) == {"train", "valid"}
+
+
+def test_training_does_not_depend_on_test_images(copy, make):
+    before = (make() / "train" / "vae-32.json").read_text()
+    evaluate = (make() / "evaluate" / "vae-32.json").read_text()
+    copy.images[copy.names[3]] = copy.images[copy.names[0]]  # a test image
+    after = make()
+    assert (after / "train" / "vae-32.json").read_text() == before
+    assert (after / "evaluate" / "vae-32.json").read_text() != evaluate
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_the_same_images_give_the_same_bytes_in_any_layout(copy, make, tmp_path):
+    first = content(make())
+    assert content(make()) == first
+    copy.layout, copy.root = "folder", tmp_path / "loose"
+    assert content(make()) == first
+
+
+def test_limit_takes_the_first_of_each_split(copy, make):
+    everything = load_faces("train", 16, make()).images[:4].copy()
+    out = make(limit=4)
+    faces = load_faces("train", 16, out)
+    np.testing.assert_array_equal(faces.images, everything)
+    assert [len(load_faces(split, 16, out).images) for split in ("train", "valid", "test")] == [4, 4, 4]
+
+
+def test_bad_images_are_named_and_left_out(copy, make, make_jpeg, capsys):
+    good = load_faces("train", 32, make()).images.copy()
+    truncated, small = copy.names[1], copy.names[8]  # rows 1 and 4 of train
+    copy.images[truncated] = copy.images[truncated][:1000]
+    copy.images[small] = make_jpeg(0, size=(100, 100))
+    out = make()
+    card = json.loads((out / "card.json").read_text())
+    assert [entry["file"] for entry in card["skipped"]] == [f"img_align_celeba/{name}" for name in (truncated, small)]
+    assert "cannot be read" in card["skipped"][0]["reason"]
+    assert card["skipped"][1]["reason"] == "is 100x100 pixels, not 178x218"
+    assert card["counts"]["train"] == 10
+    faces = load_faces("train", 32, out)
+    np.testing.assert_array_equal(faces.images, np.delete(good, [1, 4], axis=0))
+    assert truncated not in faces.image_id
+    assert small not in faces.image_id
+    assert f"skipped: img_align_celeba/{truncated} cannot be read" in capsys.readouterr().out
+
+
+def test_too_many_bad_images_stop_and_leave_nothing(copy, make, tmp_path):
+    for name in copy.names[:4]:
+        copy.images[name] = b"\xff\xd8\xff no image"
+    with pytest.raises(UserError) as error:
+        make()
+    message = str(error.value)
+    assert "4 of 24 images cannot be used" in message
+    assert copy.names[0] in message
+    assert "max_bad_share (now 0.1)" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "raw"]
+
+
+def test_a_damaged_member_of_the_archive_is_a_bad_image(copy, make, tmp_path):
+    root = copy.write()
+    archive = root / "img_align_celeba.zip"
+    with zipfile.ZipFile(archive) as opened:
+        offset = opened.infolist()[5].header_offset
+    raw = listed(celeba.read(root), "celeba", root, tmp_path)
+    data = bytearray(archive.read_bytes())
+    data[offset + 200] ^= 255
+    archive.write_bytes(data)
+    preprocess(config(), raw, tmp_path / "out")
+    skipped = json.loads((tmp_path / "out" / "card.json").read_text())["skipped"]
+    assert [entry["file"] for entry in skipped] == [f"img_align_celeba/{copy.names[5]}"]
+    assert "CRC" in skipped[0]["reason"]
+
+
+def test_a_full_disk_names_the_path_and_leaves_nothing(copy, make, tmp_path, monkeypatch):
+    before = content(make())
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(UserError, match=r"out: no space left on the disk: free some"):
+        make()
+    assert content(tmp_path / "out") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out", "raw"]
+
+
+@pytest.fixture
+def pictures(tmp_path, make_jpeg):
+    """One picture, 90x120, as gray, CMYK, palette, WebP, PNG, clear, and on its side with a note that says so."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(30):
+        (root / f"plain{i}.jpg").write_bytes(make_jpeg(3, (90, 120)))
+    plain = Image.open(io.BytesIO(make_jpeg(3, (90, 120))))
+    (root / "gray.jpg").write_bytes(make_jpeg(3, (90, 120), mode="L"))
+    (root / "cmyk.jpg").write_bytes(make_jpeg(3, (90, 120), mode="CMYK"))
+    plain.save(root / "lossless.png")
+    plain.save(root / "lossless.webp", lossless=True)
+    plain.convert("P", palette=Image.Palette.ADAPTIVE).save(root / "palette.png")
+    plain.convert("L").save(root / "gray.png")
+    clear = plain.convert("RGBA")
+    clear.putalpha(0)
+    clear.save(root / "clear.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right by 90 degrees to see it upright
+    plain.transpose(Image.Transpose.ROTATE_90).save(root / "turned.png", exif=exif)
+    plain.transpose(Image.Transpose.ROTATE_90).save(root / "turned.jpg", exif=exif, quality=95)
+    return root
+
+
+def test_any_folder_of_images_becomes_centred_rgb_squares(pictures, tmp_path):
+    found = folder.read(pictures, None, 0.2, 0.2)
+    preprocess(config(), listed(found, "folder", pictures, tmp_path), tmp_path / "out")
+    images = {}
+    for split in ("train", "valid", "test"):
+        faces = load_faces(split, 32, tmp_path / "out")
+        images |= dict(zip(faces.image_id.tolist(), faces.images.astype(int), strict=True))
+    assert set(images) == set(found.members)
+    square = (0, 15, 90, 105)
+    expected = with_pillow((pictures / "plain0.jpg").read_bytes(), 32, square)
+    for name in ("plain0.jpg", "lossless.png", "lossless.webp", "turned.png"):
+        assert np.abs(images[name] - expected).max() <= 2, name
+    for name in ("turned.jpg", "cmyk.jpg", "palette.png"):
+        assert np.abs(images[name] - expected).mean() < 8, name
+    gray = with_pillow((pictures / "gray.png").read_bytes(), 32, square)
+    for name in ("gray.png", "gray.jpg"):
+        assert np.abs(images[name] - gray).max() <= 6, name
+    assert (images["clear.png"] == 255).all()
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["crop"] == []
+    assert card["skipped"] == []
+
+
+def test_garments_are_framed_and_enlarged(make):
+    out = make(sizes=(16, 32, 64))
+    at_32 = load_ood(32, out)
+    np.testing.assert_array_equal(at_32[:, 2:-2, 2:-2], np.repeat(GARMENTS[..., None], 3, axis=3))
+    assert at_32.sum(dtype=int) == 3 * GARMENTS.sum(dtype=int)  # the frame is black
+    at_64 = load_ood(64, out).astype(float)
+    wide = at_32[..., 0].astype(float)
+    # bilinear at twice the size: a pixel lies a quarter of a step from one neighbour, three quarters from the other
+    rows = 0.75 * wide[:, 1:-1] + 0.25 * wide[:, 2:]
+    expected = 0.75 * rows[:, :, 1:-1] + 0.25 * rows[:, :, 2:]
+    assert np.abs(at_64[:, 3:-2:2, 3:-2:2, 0] - expected).max() <= 0.5 + 1e-4
+    assert load_ood(16, out).shape == (70, 16, 16, 3)
+
+
+def test_a_gray_garment_stays_gray_at_every_size():
+    for size in (8, 32, 48, 128):
+        larger = enlarge(np.full((2, 28, 28), 200, np.uint8), size)
+        assert larger.shape == (2, size, size, 3)
+        assert (larger[:, size // 2, size // 2] == 200).all()
+
+
+def test_resizing_averages_what_it_leaves_out():
+    stripes = torch.zeros(1, 128, 128, 3, dtype=torch.uint8)
+    stripes[:, :, ::2] = 200
+    inner = resize(stripes, 32, "bilinear")[:, :, 2:-2].float()
+    assert (inner - 100).abs().max() <= 2  # without antialiasing it would be 0 or 200
+
+
+def test_other_threads_are_not_left_with_one(make):
+    torch.set_num_threads(2)
+    make()
+    assert torch.get_num_threads() == 2
+
+
+REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent"))
+
+
+@pytest.mark.skipif(not (REAL / "celeba").is_dir(), reason="VISAGE_REAL_DATA names no folder with celeba/ in it")
+def test_real_faces_are_within_two_levels_of_pillow(tmp_path):
+    found = celeba.read(REAL / "celeba")
+    raw = listed(found, "celeba", REAL / "celeba", tmp_path)
+    preprocess(config(sizes=(32, 64), limit=100, runs=()), raw, tmp_path / "out")
+    with zipfile.ZipFile(found.path) as archive:
+        for size in (32, 64):
+            faces = load_faces("test", size, tmp_path / "out")
+            for image, name in zip(faces.images, faces.image_id.tolist(), strict=True):
+                assert np.abs(image - with_pillow(archive.read(f"img_align_celeba/{name}"), size)).max() <= 2

@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import pytest
+from small_models import SIZE
+
+from visage.config import EvaluateConfig, RunConfig, TrainConfig
+
+NAMES = ["Bald", "Eyeglasses", "Smiling"]
+
+
+def make_images(n, seed, size=SIZE):
+    """Smooth colour gradients, never quite black or white."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(20, 235, (n, 2, 2, 3))
+    t = np.linspace(0, 1, size)[:, None]
+    rows = corners[:, 0, None] * (1 - t)[..., None] + corners[:, 1, None] * t[..., None]
+    images = rows[:, :, :1] * (1 - t)[None, None] + rows[:, :, 1:] * t[None, None]
+    return images.round().astype(np.uint8)
+
+
+@pytest.fixture
+def images():
+    return make_images(24, seed=0)
+
+
+@pytest.fixture
+def grey_images():
+    return np.repeat(make_images(10, seed=1)[..., :1] // 2, 3, axis=-1)
+
+
+@pytest.fixture
+def run():
+    train = TrainConfig(1, 2, "adam", 0.1, (0.9, 0.99), 0, "constant", 0, 0, 0, 0, False, "fp32", 1, 1)
+    return RunConfig(f"small-{SIZE}", "small", SIZE, "demo", 0, "small", {}, train, "")
+
+
+@pytest.fixture
+def settings():
+    return EvaluateConfig(images=16, ood_images=0, draws=2, samples=10, gallery=6, bootstrap=100, seed=5)
+
+
+@pytest.fixture
+def processed(tmp_path, images, grey_images, run):
+    folder = tmp_path / "processed"
+    (folder / str(SIZE)).mkdir(parents=True)
+    (folder / "labels").mkdir()
+    (folder / "evaluate").mkdir()
+    splits = {"train": make_images(30, seed=2), "valid": make_images(8, seed=3), "test": images}
+    rng = np.random.default_rng(4)
+    for split, array in splits.items():
+        np.save(folder / str(SIZE) / f"{split}.npy", array)
+        np.savez(
+            folder / "labels" / f"{split}.npz",
+            attributes=rng.integers(0, 2, (len(array), len(NAMES))).astype(np.uint8),
+            names=np.array(NAMES),
+            image_id=np.array([f"{i:06}.jpg" for i in range(len(array))]),
+            identity=np.full(len(array), -1, np.int32),
+            factors=np.zeros((len(array), 0), np.float32),
+            factor_names=np.array([], np.str_),
+        )
+    np.save(folder / str(SIZE) / "ood.npy", grey_images)
+    (folder / "evaluate" / f"{run.name}.json").write_text(json.dumps({"data_hash": "abc123"}))
+    return folder

@@ -1,0 +1,155 @@
+"""Models whose figures can be worked out by hand."""
+
+import math
+
+import torch
+from torch import nn
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from visage.maths import noise
+from visage.maths.pixels import dequantize, levels, quantization_nats
+from visage.models.base import Bound, Encodes, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, ScoresOod
+
+SIZE = 16
+DIMS = 3 * SIZE * SIZE
+
+
+class Small(GenerativeModel):
+    paper = "none"
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def players(self):
+        return {"all": [self]}
+
+    def phases(self):
+        return [Phase("all", lambda batch, step: (self.weight.sum(), {}))]
+
+
+class Uniform(Small):
+    """All 256 values are equally likely."""
+
+    def log_prob(self, x, generator):
+        return torch.full((len(x),), -x[0].numel() * math.log(256), dtype=torch.float64)
+
+
+class FactorisedLogistic(Small):
+    """Every pixel of y01 is logistic around `mean` with scale `scale`."""
+
+    mean, scale = 0.4, 0.1
+
+    def log_prob(self, x, generator):
+        y = dequantize(x, noise.rand(len(x), x.shape[1:], generator))
+        s = (y - self.mean) / self.scale
+        log_density = -s - math.log(self.scale) - 2 * nn.functional.softplus(-s)
+        return log_density.flatten(1).sum(1) - quantization_nats(x[0].numel())
+
+
+class Undecided(Small):
+    """A likelihood that is not a number for the darkest images."""
+
+    def log_prob(self, x, generator):
+        mean = x.flatten(1).mean(1)
+        return torch.where(mean == mean.min(), math.nan, mean)
+
+
+class Identity(Small):
+    def reconstruct(self, x):
+        return x
+
+
+class Brighter(Small):
+    """Reconstructs every value `shift` levels too high."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+    def reconstruct(self, x):
+        return x + 2 * self.shift / 255
+
+
+class LinearVAE(Small):
+    """y01 = 1/2 + W z + sigma e: all capabilities; with the true posterior the bound is the likelihood."""
+
+    path = "slerp"
+    sigma, codes = 0.3, 4
+
+    def __init__(self, dims=DIMS):
+        super().__init__()
+        w = torch.randn(dims, self.codes, generator=torch.Generator().manual_seed(3)).double()
+        self.w = nn.Parameter(0.2 * w)
+
+    def posterior(self, y):
+        precision = torch.eye(self.codes) + self.w.T @ self.w / self.sigma**2
+        mean = torch.linalg.solve(precision, (self.w.T @ (y - 0.5).T) / self.sigma**2).T
+        return MultivariateNormal(mean, precision_matrix=precision)
+
+    def bound(self, x, generator):
+        shape = x[0].shape
+        draws = [(noise.rand(1, shape, generator), noise.randn(1, (self.codes,), generator)) for _ in x]
+        u, eps = (torch.cat(part) for part in zip(*draws, strict=True))
+        y = dequantize(x.double(), u.double()).flatten(1)
+        q = self.posterior(y)
+        z = q.loc + (q.scale_tril @ eps.double()[..., None])[..., 0]
+        log_likelihood = Independent(Normal(0.5 + z @ self.w.T, self.sigma), 1).log_prob(y)
+        prior = Independent(Normal(torch.zeros_like(z), 1.0), 1).log_prob(z)
+        return Bound(quantization_nats(y.shape[1]) - log_likelihood, q.log_prob(z) - prior)
+
+    def log_density(self, y):
+        """The exact marginal, by another way than the bound: the covariance of y."""
+        covariance = self.w @ self.w.T + self.sigma**2 * torch.eye(len(self.w))
+        return MultivariateNormal(torch.full((len(self.w),), 0.5).double(), covariance).log_prob(y)
+
+    def encode(self, x):
+        return self.posterior((levels(x.double()).flatten(1) + 0.5) / 256).loc.float()
+
+    def prior(self, n, generator):
+        return noise.randn(n, (self.codes,), generator)
+
+    def decode(self, z):
+        side = math.isqrt(len(self.w) // 3)
+        y = 0.5 + z @ self.w.float().T
+        return (2 * y - 1).clamp(-1, 1).view(-1, 3, side, side)
+
+    def sample(self, n, generator):
+        return self.decode(self.prior(n, generator))
+
+    def reconstruct(self, x):
+        return self.decode(self.encode(x))
+
+    def ood_scores(self, x, generator):
+        return {"length": self.encode(x).norm(dim=1), "darkness": -x.flatten(1).mean(1)}
+
+    def why_not(self):
+        return {HasLogProb: "bounded, not computed"}
+
+
+class OnlySamples(Small):
+    """Draws noise and can do nothing else, for a reason."""
+
+    def sample(self, n, generator):
+        return noise.rand(n, (3, SIZE, SIZE), generator) * 2 - 1
+
+    def why_not(self):
+        return {
+            Reconstructs: "has no encoder",
+            Encodes: "has no encoder",
+            HasBound: "defines no density",
+            HasLogProb: "defines no density",
+            ScoresOod: "scores nothing",
+        }
+
+
+class Normalised(Small):
+    """A score behind batch normalisation, which must not see the rest of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.norm.running_mean += 0.3
+
+    def ood_scores(self, x, generator):
+        return {"norm": self.norm(x).square().flatten(1).mean(1)}

@@ -1,0 +1,192 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_models import DIMS, SIZE, Brighter, Identity, LinearVAE, Normalised, OnlySamples, Undecided, Uniform
+
+from visage.errors import UserError
+from visage.evaluation.evaluate import evaluate
+from visage.evaluation.records import load_records, model_hash
+
+CPU = torch.device("cpu")
+FIGURES = ["recon_mse", "psnr", "ssim", "bits_per_dim", "elbo", "distortion", "rate", "ood_auroc"]
+BASELINES = ["grey", "dark", "zeros", "png_large", "png_small", "pixel_gaussian"]
+
+
+@pytest.fixture
+def measured(run, settings, processed, tmp_path):
+    def call(model, name="out", **changes):
+        out = tmp_path / name
+        return evaluate(model, run, dataclasses.replace(settings, **changes), processed, out, CPU, progress=False), out
+
+    return call
+
+
+def by_name(result):
+    return {record.name: record for record in result.records}
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_model_that_can_do_everything(measured, images, grey_images):
+    result, out = measured(LinearVAE())
+    records = by_name(result)
+    own = ["nll", "recon", "typicality", "length", "darkness"]
+    assert list(records) == FIGURES + [f"ood/{name}" for name in own] + [f"ood_baseline/{name}" for name in BASELINES]
+    assert all(record.value is not None for record in result.records)
+    assert {records[name].n for name in FIGURES[:-1]} == {16}
+    assert records["ood_auroc"].n == 16 + len(grey_images)
+    assert records["ood_auroc"].value == records["ood/nll"].value
+    assert records["ood_auroc"].note.startswith("score: nll")
+    assert records["bits_per_dim"].kind == "upper_bound"
+    assert records["elbo"].kind == "lower_bound"
+    assert records["elbo"].value == pytest.approx(-records["distortion"].value - records["rate"].value)
+    assert records["bits_per_dim"].value == pytest.approx(-records["elbo"].value / DIMS / np.log(2))
+    assert all(record.ci95[0] <= record.value <= record.ci95[1] for record in result.records)
+    assert {record.data_hash for record in result.records} == {"abc123"}
+    assert load_records(out / "records.json") == result.records
+
+    assert result.metrics["ood_baseline"]["grey"] == 1.0
+    assert result.metrics["recon_mse"] == pytest.approx(records["recon_mse"].value, rel=1e-5)
+    assert {"seconds", "images_per_second", "sample_seconds_per_64"} <= set(result.cost)
+
+
+def test_its_files(measured, images, grey_images):
+    result, out = measured(LinearVAE())
+    pictures = json.loads((out / "pictures.json").read_text())
+    shapes = {name: (about["columns"], about["rows"]) for name, about in pictures.items()}
+    assert shapes == {
+        "samples.png": (8, 2),
+        "reconstructions.png": (8, 2),
+        "interpolation.png": (9, 6),
+        "inference.png": (8, 2),
+        "ood_lowest.png": (8, 2),
+        "failures.png": (6, 2),
+    }
+    assert files(out) == {*pictures, "records.json", "scores.npz", "pictures.json", "failures.json"}
+    tile = 96 + 2
+    for name, (columns, rows) in shapes.items():
+        assert Image.open(out / name).size == (columns * tile - 2, rows * tile - 2)
+        assert pictures[name]["caption"].endswith(".")
+
+    scores = np.load(out / "scores.npz")
+    rows = scores["test_index"]
+    assert len(set(rows.tolist())) == 16
+    assert sorted(scores["ood_index"].tolist()) == list(range(len(grey_images)))
+    assert scores["test/nll"].mean() == pytest.approx(by_name(result)["bits_per_dim"].value)
+    assert scores["ood/recon"].shape == (len(grey_images),)
+    assert scores["ood_baseline/grey"].tolist() == [0.0] * len(grey_images)
+
+    failures = json.loads((out / "failures.json").read_text())
+    worst = np.argsort(-scores["test/recon"])[:6]
+    assert failures["measure"] == "reconstruction error"
+    assert [face["row"] for face in failures["faces"]] == rows[worst].tolist()
+    assert [face["value"] for face in failures["faces"]] == scores["test/recon"][worst].tolist()
+    assert [face["image_id"] for face in failures["faces"]] == [f"{row:06}.jpg" for row in rows[worst]]
+
+
+def test_the_gallery_names_the_attributes_that_are_set(measured, processed):
+    _, out = measured(LinearVAE())
+    labels = np.load(processed / "labels" / "test.npz")
+    for face in json.loads((out / "failures.json").read_text())["faces"]:
+        assert face["attributes"] == labels["names"][labels["attributes"][face["row"]] == 1].tolist()
+
+
+def test_pictures_show_what_they_say(measured, images, grey_images):
+    _, out = measured(LinearVAE(), gallery=3)
+    scores = np.load(out / "scores.npz")
+
+    def tile(name, row, column):
+        return np.asarray(Image.open(out / name))[row * 98 : row * 98 + 96 : 6, column * 98 : column * 98 + 96 : 6]
+
+    rows = scores["test_index"]
+    assert np.array_equal(tile("reconstructions.png", 0, 3), images[rows[3]])
+    assert np.array_equal(tile("failures.png", 0, 0), images[rows[scores["test/recon"].argmax()]])
+    assert np.array_equal(tile("inference.png", 0, 0), images[rows[scores["test/nll"].argmin()]])
+    assert np.array_equal(tile("inference.png", 1, 7), images[rows[scores["test/nll"].argmax()]])
+    assert np.array_equal(tile("ood_lowest.png", 0, 0), grey_images[scores["ood_index"][scores["ood/nll"].argmin()]])
+
+
+def test_the_same_again_gives_the_same_bytes(measured):
+    _, first = measured(LinearVAE(), "first")
+    _, second = measured(LinearVAE(), "second")
+    for name in files(first):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_model_that_only_samples(measured):
+    result, out = measured(OnlySamples())
+    records = by_name(result)
+    assert list(records) == FIGURES + [f"ood_baseline/{name}" for name in BASELINES]
+    assert {name: records[name].note for name in FIGURES} == {
+        **dict.fromkeys(["recon_mse", "psnr", "ssim"], "has no encoder"),
+        **dict.fromkeys(["bits_per_dim", "elbo", "distortion", "rate"], "defines no density"),
+        "ood_auroc": "scores nothing",
+    }
+    assert files(out) == {"records.json", "scores.npz", "pictures.json", "samples.png"}
+    assert list(result.metrics) == ["ood_baseline"]
+
+
+def test_a_density_alone(measured):
+    result, out = measured(Uniform())
+    records = by_name(result)
+    assert records["bits_per_dim"].kind == "exact"
+    assert records["bits_per_dim"].value == pytest.approx(8, abs=1e-12)
+    assert "dequantisation" in records["bits_per_dim"].note
+    assert records["elbo"].note == "the model has no variational bound"
+    assert records["ood_auroc"].value == 0.5
+    assert "inverted" not in records["ood_auroc"].note
+    assert json.loads((out / "failures.json").read_text())["measure"] == "bits per dimension"
+    assert "samples.png" not in files(out)
+    assert "sample_seconds_per_64" not in result.cost
+
+
+def test_a_perfect_autoencoder_has_no_finite_psnr(measured):
+    records = by_name(measured(Identity())[0])
+    assert records["recon_mse"].value == 0
+    assert records["psnr"].kind == "undefined"
+    assert records["psnr"].note.startswith("not finite for 16 of 16 images")
+    assert records["ood_auroc"].note == "score: recon"
+
+
+def test_a_known_error(measured):
+    result, _ = measured(Brighter(2))
+    assert result.metrics["recon_mse"] == pytest.approx((2 / 255) ** 2, rel=1e-4)
+    assert result.metrics["psnr"] == pytest.approx(20 * np.log10(127.5), abs=1e-3)
+
+
+def test_a_broken_likelihood_is_reported_not_raised(measured):
+    result, out = measured(Undecided())
+    records = by_name(result)
+    assert records["bits_per_dim"].kind == "undefined"
+    assert "not finite" in records["bits_per_dim"].note
+    assert "NaN" in records["ood_auroc"].note
+    assert len(json.loads((out / "failures.json").read_text())["faces"]) == 6
+
+
+def test_all_images_where_none_are_counted(measured, images):
+    result, _ = measured(LinearVAE(), images=0)
+    assert by_name(result)["recon_mse"].n == len(images)
+
+
+def test_missing_data_is_a_users_error(measured, processed, run):
+    (processed / "evaluate" / f"{run.name}.json").unlink()
+    with pytest.raises(UserError, match=r"small-16\.json is missing: run `dvc repro preprocess`"):
+        measured(LinearVAE())
+    (processed / str(SIZE) / "ood.npy").unlink()
+    with pytest.raises(UserError, match="missing"):
+        measured(LinearVAE())
+
+
+def test_the_model_is_measured_in_eval_mode(measured):
+    expected, given = Normalised().eval(), Normalised().train()
+    result, _ = measured(given)
+    assert not given.training
+    assert torch.equal(given.norm.running_mean, expected.norm.running_mean)
+    assert by_name(result)["ood_auroc"].note.startswith("score: norm")
+    assert by_name(result)["ood_auroc"].model_hash == model_hash(expected)

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from visage.maths import noise, pixels
+
+ALL = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3).contiguous()
+
+
+def test_all_levels_survive_the_round_trip():
+    assert torch.equal(pixels.to_uint8(pixels.to_float(ALL)), ALL)
+    assert torch.equal(pixels.levels(pixels.to_float(ALL)).to(torch.uint8), ALL.permute(0, 3, 1, 2))
+
+
+def test_float_images_span_minus_one_to_one():
+    x = pixels.to_float(ALL)
+    assert x.shape == (1, 3, 16, 16)
+    assert x.dtype == torch.float32
+    assert x.min().item() == -1.0
+    assert x.max().item() == pytest.approx(1.0, abs=1e-6)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_values_outside_the_range_are_clamped():
+    x = torch.tensor([-3.0, 3.0]).reshape(1, 1, 1, 2).expand(1, 3, 1, 2)
+    assert pixels.to_uint8(x)[0, 0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("u", [0.0, 0.5, 0.999])
+def test_dequantised_values_fall_into_their_own_bin(u):
+    y = pixels.dequantize(pixels.to_float(ALL), torch.full((1, 3, 16, 16), u))
+    assert y.min() >= 0
+    assert y.max() < 1
+    assert torch.equal((256 * y).floor().to(torch.uint8), ALL.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("draw", [noise.randn, noise.rand])
+def test_image_i_gets_the_same_noise_whatever_n_is(draw):
+    one, many = (draw(n, (3, 4, 4), torch.Generator().manual_seed(5)) for n in (2, 7))
+    assert many.shape == (7, 3, 4, 4)
+    assert torch.equal(one, many[:2])
+    assert not torch.equal(many[0], many[1])
+
+
+def test_noise_has_the_distributions_it_names():
+    g = torch.Generator().manual_seed(0)
+    normal, uniform = noise.randn(100, (1000,), g), noise.rand(100, (1000,), g)
+    assert abs(normal.mean()) < 0.01
+    assert abs(normal.std() - 1) < 0.01
+    assert 0 <= uniform.min() < 1e-4 < 1 - 1e-4 < uniform.max() < 1

@@ -1,0 +1,385 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from visage.maths import pixels
+from visage.maths.units import bits_per_dim
+from visage.models import base
+from visage.models.vae import SIGMA_SPEED, VAE, VAEConfig
+
+LIKELIHOODS = ["gaussian", "laplace", "discretized_logistic", "bernoulli"]
+SMALL = VAEConfig(
+    beta=1.0,
+    likelihood="gaussian",
+    sigma=0.0,
+    latent_dim=8,
+    width=8,
+    max_width=16,
+    dropout=0.0,
+    activation="silu",
+    kl_warmup=0.0,
+)
+
+
+def model(size=16, seed=0, **changes):
+    torch.manual_seed(seed)
+    return VAE(dataclasses.replace(SMALL, **changes), size)
+
+
+def images(n, size=16, seed=1):
+    """Smooth 8-bit images in [-1, 1]."""
+    g = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 4, 4, generator=g)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    return pixels.to_float((255 * smooth).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous())
+
+
+def generator(seed=2):
+    return torch.Generator().manual_seed(seed)
+
+
+def step(index=0, total=100, seed=2):
+    return base.Step(index, total, generator(seed))
+
+
+def batch(n=4, size=16, seed=1):
+    return base.Batch(images(n, size, seed), torch.zeros(n, 0))
+
+
+def gradients(m, s=None):
+    """Of every parameter, in one vector."""
+    loss, _ = m.loss(batch(), s or step())
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(m.parameters()))])
+
+
+def train(m, x, steps, lr=3e-3):
+    """The loop of a training, without its amenities."""
+    parameters = list(m.parameters())
+    adam = torch.optim.Adam(parameters, lr)
+    g = generator(0)
+    for i in range(steps):
+        loss, terms = m.loss(base.Batch(x, torch.zeros(len(x), 0)), base.Step(i, steps, g))
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        adam.step()
+    return loss, terms
+
+
+# --- The configuration
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"likelihood": "bernoulli", "sigma": 0.1}, "sigma"),
+        ({"likelihood": "discretized_logistic", "sigma": 0.1}, "sigma"),
+        ({"sigma": 0.001}, "256"),
+        ({"width": 32, "max_width": 16}, "max_width"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        dataclasses.replace(SMALL, **changes)
+
+
+@pytest.mark.parametrize("size", [8, 48, 100])
+def test_sizes_that_cannot_be_halved_down_to_four_are_refused(size):
+    with pytest.raises(ValueError, match="power of two"):
+        VAE(SMALL, size)
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "millions"),
+    [
+        (64, {"latent_dim": 128, "width": 64, "max_width": 512}, 8.73),
+        (32, {"latent_dim": 128, "width": 64, "max_width": 512}, 2.96),
+        (32, {"latent_dim": 64, "width": 32, "max_width": 128}, 0.74),
+        (128, {"latent_dim": 256, "width": 64, "max_width": 512}, 20.27),
+    ],
+)
+def test_parameter_counts(size, changes, millions):
+    with torch.device("meta"):
+        m = VAE(dataclasses.replace(SMALL, **changes), size)
+    assert sum(p.numel() for p in m.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_the_one_player_holds_every_parameter():
+    m = model()
+    held = [p for modules in m.players().values() for module in modules for p in module.parameters()]
+    assert {id(p) for p in held} == {id(p) for p in m.parameters()}
+    assert len(held) == len(list(m.parameters()))
+    assert [phase.player for phase in m.phases()] == ["autoencoder"]
+
+
+# --- The objective
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_loss_is_distortion_plus_beta_rate_in_nats_per_image(likelihood):
+    loss, terms = model(beta=3.0, likelihood=likelihood).loss(batch(), step())
+    torch.testing.assert_close(loss, terms["distortion"] + 3 * terms["rate"])
+    assert not any(term.requires_grad for term in terms.values())
+    assert ("sigma" in terms) == (likelihood in ("gaussian", "laplace"))
+    assert ("elbo" in terms) == (likelihood != "bernoulli")
+
+
+def test_beta_one_is_the_vae_bit_for_bit():
+    loss, terms = model(beta=1.0, kl_warmup=0.1).loss(batch(), step(index=10))
+    assert loss.item() == -terms["elbo"].item() == (terms["distortion"] + terms["rate"]).item()
+
+
+def test_rate_and_code_of_known_posteriors():
+    m = model(latent_dim=2)
+    with torch.no_grad():
+        m.encoder.head.weight.zero_()
+        m.encoder.head.bias.copy_(torch.tensor([1.0, 0.0, math.log(4.0), 0.0]))  # mu, log sigma^2
+    x, eps, seen = images(2), torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), []
+    m.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    parts = m.parts(x, torch.zeros_like(x), eps)
+    torch.testing.assert_close(parts.rate, torch.full((2,), 0.5 * (1 + 4 - 1 - math.log(4.0))))
+    torch.testing.assert_close(seen[0], torch.tensor([[3.0, 0.0], [-1.0, 0.5]]))  # a standard deviation of 2
+
+
+def test_distortion_of_a_gaussian_by_hand():
+    likelihood = model(sigma=0.1).likelihood
+    x = torch.full((1, 3, 4, 4), -1.0)  # v = 0
+    h = torch.full((1, 3, 4, 4), -0.5)  # mean 0.25 in y01
+    y = 0.5 / 256
+    nats = -0.5 * ((y - 0.25) / 0.1) ** 2 - math.log(0.1) - 0.5 * math.log(2 * math.pi) - math.log(256)
+    log_prob = likelihood.log_prob(likelihood.observe(x, torch.full_like(x, 0.5)), h)
+    torch.testing.assert_close(log_prob, torch.tensor([48 * nats]))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_four_tiles_of_an_image_distort_four_times_as_much(likelihood):
+    p = model(likelihood=likelihood).likelihood
+    x, u = images(2), torch.rand(2, 3, 16, 16, generator=generator())
+    h = torch.randn(2, p.channels, 16, 16, generator=generator(3))
+    one, four = (p.log_prob(p.observe(x.repeat(r), u.repeat(r)), h.repeat(r)) for r in ((1, 1, 1, 1), (1, 1, 2, 2)))
+    torch.testing.assert_close(four, 4 * one)
+
+
+def test_learned_sigma_at_its_best_has_the_closed_form():
+    m = model()
+    x, u = images(4), torch.rand(4, 3, 16, 16, generator=generator())
+    eps = torch.zeros(4, 8)
+    y = pixels.dequantize(x, u)
+    with torch.no_grad():
+        mean = (m.decoder(m.encoder(2 * y - 1)[0]) + 1) / 2
+        mse = (y - mean).square().mean()
+        m.likelihood.shift.copy_((0.5 * mse.log() - m.likelihood.log_sigma()) / SIGMA_SPEED)
+        distortion = m.parts(x, u, eps).distortion.mean()
+    bits = 8 + 0.5 * math.log2(2 * math.pi * math.e * mse.item())
+    assert bits_per_dim(-distortion.item(), 768) == pytest.approx(bits, abs=1e-5)
+
+
+def test_beta_and_sigma_of_a_gaussian_trade_against_each_other():
+    # loss(beta, s^2) = beta loss(1, beta s^2) + constant, where the constant is free of the weights
+    one = gradients(model(beta=4.0, sigma=0.1))
+    other = gradients(model(beta=1.0, sigma=0.2))
+    torch.testing.assert_close(one, 4 * other, rtol=1e-4, atol=1e-4 * one.abs().max().item())
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+def test_a_learned_sigma_has_a_floor(likelihood):
+    p = model(likelihood=likelihood).likelihood
+    with torch.no_grad():
+        p.shift.fill_(-50.0)
+    assert p.log_sigma().exp().item() == pytest.approx(1 / 256)
+
+
+# --- Warm-up
+
+
+def test_beta_rises_to_its_value_at_the_stated_step_and_not_before():
+    m = model(beta=1.2, kl_warmup=0.1)
+    weights = [m.beta(step(index=i, total=100)) for i in range(100)]
+    assert weights[0] == 0
+    assert weights[5] == pytest.approx(0.6)
+    assert max(weights[:10]) < 1.2
+    assert weights[10:] == [1.2] * 90
+
+
+def test_beta_depends_on_the_step_alone_so_that_it_continues_after_a_resume():
+    fresh, used = model(kl_warmup=0.5), model(kl_warmup=0.5)
+    for i in range(20):
+        used.loss(batch(), step(index=i))
+    assert fresh.loss(batch(), step(index=20))[0].item() == used.loss(batch(), step(index=20))[0].item()
+
+
+def test_without_warm_up_beta_is_constant():
+    assert model(beta=2.0, kl_warmup=0.0).beta(step(index=0)) == 2.0
+
+
+# --- Randomness
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_all_noise_comes_from_the_generator(likelihood):
+    m = model(likelihood=likelihood)
+    torch.manual_seed(1)
+    one = m.loss(batch(), step(seed=7))[0].item()
+    torch.manual_seed(2)
+    assert m.loss(batch(), step(seed=7))[0].item() == one
+    assert m.loss(batch(), step(seed=8))[0].item() != one
+
+
+def test_encoder_sees_the_noise_that_the_density_sees():
+    m, seen = model(), []
+    m.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x, u = images(2), torch.rand(2, 3, 16, 16, generator=generator())
+    m.parts(x, u, torch.zeros(2, 8))
+    torch.testing.assert_close((seen[0] + 1) / 2, pixels.dequantize(x, u))
+
+
+@torch.no_grad()
+def test_sample_i_is_independent_of_n():
+    m = model().eval()
+    torch.testing.assert_close(m.sample(2, generator()), m.sample(5, generator())[:2])
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@torch.no_grad()
+def test_an_image_is_judged_alone(likelihood):
+    m, x = model(likelihood=likelihood).eval(), images(5)
+    alone, together = m.bound(x[:2], generator()), m.bound(x, generator())
+    torch.testing.assert_close(alone.distortion, together.distortion[:2])
+    torch.testing.assert_close(alone.rate, together.rate[:2])
+    torch.testing.assert_close(m.reconstruct(x[:1]), m.reconstruct(x)[:1])
+    torch.testing.assert_close(m.encode(x[3:4]), m.encode(x)[3:4])
+
+
+def test_dropout_is_off_in_evaluation():
+    m, x = model(dropout=0.5), images(2)
+    assert not torch.equal(m.reconstruct(x), m.reconstruct(x))
+    m.eval()
+    assert torch.equal(m.reconstruct(x), m.reconstruct(x))
+
+
+# --- Capabilities
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_capabilities_are_those_of_the_mathematics(likelihood):
+    m = model(likelihood=likelihood)
+    missing = {c for c in base.CAPABILITIES if not base.can(m, c)}
+    assert missing == ({base.HasLogProb, base.HasBound} if likelihood == "bernoulli" else {base.HasLogProb})
+    assert missing == set(m.why_not())
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@torch.no_grad()
+def test_images_stay_in_range(likelihood):
+    m, x = model(likelihood=likelihood).eval(), images(3)
+    m.decoder.up[-1].weight.mul_(100)
+    for out in (m.sample(3, generator()), m.reconstruct(x), m.decode(m.prior(3, generator()))):
+        assert out.shape == (3, 3, 16, 16)
+        assert out.dtype == torch.float32
+        assert out.min() >= -1
+        assert out.max() <= 1
+    assert m.encode(x).shape == (3, 8)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@torch.no_grad()
+def test_evaluation_knows_no_beta(likelihood):
+    x = images(3)
+    bounds = [model(beta=beta, likelihood=likelihood).eval().bound(x, generator()) for beta in (0.5, 1.0, 4.0)]
+    for other in bounds[1:]:
+        assert torch.equal(bounds[0].distortion, other.distortion)
+        assert torch.equal(bounds[0].rate, other.rate)
+    torch.testing.assert_close(bounds[0].elbo, -bounds[0].distortion - bounds[0].rate)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@torch.no_grad()
+def test_ood_scores_name_what_speaks_for_the_model(likelihood):
+    m, x = model(likelihood=likelihood).eval(), images(5)
+    scores = m.ood_scores(x, generator())
+    assert list(scores) == (["bce", "kl"] if likelihood == "bernoulli" else ["kl"])
+    for name, score in m.ood_scores(x[:2], generator()).items():
+        torch.testing.assert_close(score, scores[name][:2])
+    # an untrained encoder hardly sees the dequantisation noise, whose draws are not those of `bound`
+    torch.testing.assert_close(scores["kl"], m.bound(x, generator()).rate, rtol=0.05, atol=0)
+
+
+@torch.no_grad()
+def test_a_mean_reconstructs_the_value_it_stands_for():
+    x = images(2)
+    m = model()
+    y = (pixels.levels(x) + 0.5) / 256
+    torch.testing.assert_close(m.likelihood.mean(2 * y - 1), x)
+    logistic, bernoulli = (model(likelihood=name).likelihood for name in ("discretized_logistic", "bernoulli"))
+    torch.testing.assert_close(logistic.mean(torch.cat([x, x], dim=1)), x)
+    torch.testing.assert_close(bernoulli.mean(torch.logit((x + 1) / 2)), x)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "discretized_logistic", "bernoulli"])
+def test_an_image_is_likeliest_where_the_mean_is_that_image(likelihood):
+    p, x = model(likelihood=likelihood).likelihood, 0.9 * images(2)
+    seen = p.observe(x, torch.full_like(x, 0.5))
+    h = {"gaussian": seen, "discretized_logistic": torch.cat([x, x], dim=1), "bernoulli": torch.logit((x + 1) / 2)}
+    h = h[likelihood].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(p.log_prob(seen, h).sum(), h)
+    torch.testing.assert_close(gradient[:, :3], torch.zeros_like(x), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_bounds_stay_in_float32_under_bf16():
+    m, x = model().eval(), images(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = m.bound(x, generator())
+        loss, _ = m.loss(batch(), step())
+    assert half.distortion.dtype == half.rate.dtype == loss.dtype == torch.float32
+    torch.testing.assert_close(half.distortion, m.bound(x, generator()).distortion, rtol=0.05, atol=0)
+
+
+# --- Training
+
+
+@pytest.mark.parametrize("c", [1.0, 1.5])
+@torch.no_grad()
+def test_elbo_of_the_linear_gaussian_model_misses_log_p_by_the_kl_of_its_posterior(c):
+    """y = Wz + 0.3 e, z rotated so that its posterior has independent components; q has c times its deviations.
+
+    KL(N(m, c^2 S) || N(m, S)) = d/2 (c^2 - 1 - 2 ln c): .43907 nats at c = 1.5, and at c = 1 the bound is tight.
+    """
+    m, sigma, d, dims = model(latent_dim=2, sigma=0.3).double(), 0.3, 2, 48
+    W = torch.randn(dims, d, generator=generator(0), dtype=torch.float64) / 4
+    W = W @ torch.linalg.eigh(W.T @ W).eigenvectors
+    variance = 1 / (1 + (W**2).sum(0) / sigma**2)
+    m.encoder.forward = lambda seen: (
+        ((seen.flatten(1) + 1) / 2) @ W / sigma**2 * variance,
+        (c**2 * variance).log().expand(len(seen), d),
+    )
+    m.decoder.forward = lambda z: 2 * (z @ W.T).reshape(-1, 3, 4, 4) - 1
+    x, u = images(1, size=4).double(), torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
+    covariance = W @ W.T + sigma**2 * torch.eye(dims, dtype=torch.float64)
+    y01 = torch.distributions.MultivariateNormal(torch.zeros(dims, dtype=torch.float64), covariance)
+    exact = y01.log_prob(pixels.dequantize(x, u).flatten(1)) - pixels.quantization_nats(dims)
+    # the ELBO is quadratic in eps, so that these four points, of mean 0 and covariance I, give its expectation exactly
+    eps = math.sqrt(d) * torch.cat([torch.eye(d), -torch.eye(d)]).double()
+    elbo = m.parts(x.expand(4, -1, -1, -1), u.expand(4, -1, -1, -1), eps).elbo.mean()
+    assert (exact - elbo).item() == pytest.approx(c**2 - 1 - 2 * math.log(c), abs=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_fifty_steps_lower_the_loss_and_use_the_code(likelihood):
+    x = images(16)
+    m = model(likelihood=likelihood)
+    before, _ = m.loss(base.Batch(x, torch.zeros(16, 0)), step())
+    after, terms = train(m, x, 50)
+    assert after.item() < 0.97 * before.item()
+    assert terms["rate"].item() > 1
+
+
+def test_a_trained_model_reconstructs_better_than_the_mean_image():
+    x = images(32)
+    m = model(width=16, max_width=32, kl_warmup=0.2)
+    train(m, x, 150)
+    m.eval()
+    with torch.no_grad():
+        error = (m.reconstruct(x) - x).square().mean()
+    assert error < 0.5 * (x - x.mean(0)).square().mean()

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import fake_runs
+import pytest
+
+from visage.report.page import build_report
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory) -> Path:
+    """Eight finished runs and their report; read only."""
+    root = fake_runs.project(tmp_path_factory.mktemp("project"))
+    build_report(fake_runs.NAMES, root, root / "report")
+    return root
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """Two finished runs, to damage."""
+    return fake_runs.project(tmp_path, ["vae-16", "dcgan-16"])

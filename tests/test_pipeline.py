@@ -1,0 +1,178 @@
+"""The whole pipeline in a real DVC repository with a real MLflow store: what a user types, and what comes of it."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT
+
+SETTINGS = {
+    "runs": ["vae-16", "beta_vae-16"],
+    "preprocess.sizes": [16],
+    "data.synthetic.images": 120,
+    "evaluate.images": 12,
+    "evaluate.ood_images": 12,
+    "evaluate.bootstrap": 100,
+    "evaluate.samples": 4,
+    "evaluate.gallery": 4,
+    "train.batch_size": 16,
+    "train.snapshots": 2,
+    "recipes.vae.demo.train.kimg": 0.16,
+    "recipes.beta_vae.demo.train.kimg": 0.16,
+    "runtime.threads": 1,
+}
+
+
+def change(project: Path, settings: dict) -> None:
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    for dotted, value in settings.items():
+        *path, last = dotted.split(".")
+        section = params
+        for key in path:
+            section = section[key]
+        section[last] = value
+    yaml.dump(params, project / "params.yaml")
+
+
+def call(project: Path, *command: str, ok: bool = True) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("VISAGE", "MLFLOW", "DVC"))}
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) == ok, text[-4000:]
+    return text
+
+
+def stages_run(text: str) -> set[str]:
+    return {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A clone of the project with tiny settings, after `dvc repro`."""
+    folder = tmp_path_factory.mktemp("clone") / "visage"
+    folder.mkdir()
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    change(folder, SETTINGS)
+    call(folder, "git", "init", "-q")
+    call(folder, "git", "config", "user.email", "test@example.org")
+    call(folder, "git", "config", "user.name", "test")
+    call(folder, "dvc", "init", "-q")
+    call(folder, "git", "add", "-A")
+    call(folder, "git", "commit", "-qm", "start")
+    call(folder, "dvc", "repro")
+    call(folder, "git", "add", "-A")
+    call(folder, "git", "commit", "-qm", "ran")
+    return folder
+
+
+def test_everything_is_there(project):
+    page = (project / "report" / "index.html").read_text()
+    for name in SETTINGS["runs"]:
+        assert name in page
+        metrics = json.loads((project / "metrics" / f"{name}.json").read_text())
+        assert 0 < metrics["recon_mse"] < 1
+        assert 0 <= metrics["ood_auroc"] <= 1
+        history = pd.read_csv(project / "runs" / name / "train" / "history.csv")
+        assert history["step"].iloc[-1] == 10
+        assert not history.isna().any().any()
+    assert not list(project.rglob("*.tmp*"))
+    assert not list((project / ".scratch").glob("*/checkpoint.pt"))
+
+
+def test_nothing_that_git_keeps_is_large_or_left_over(project):
+    assert call(project, "git", "status", "--porcelain") == ""
+    tracked = [project / name for name in call(project, "git", "ls-files").split()]
+    assert sum(path.stat().st_size for path in tracked) < 2_000_000
+
+
+def test_a_second_repro_does_nothing(project):
+    assert stages_run(call(project, "dvc", "repro")) == set()
+
+
+def mlflow_runs(project):
+    with sqlite3.connect(project / "mlflow.db") as db:
+        runs = dict(db.execute("select name, status from runs").fetchall())
+        metrics = {
+            name: {
+                key
+                for (key,) in db.execute(
+                    "select distinct key from metrics join runs using (run_uuid) where name = ?", (name,)
+                )
+            }
+            for name in runs
+        }
+    return runs, metrics
+
+
+def test_each_run_is_one_mlflow_run_with_curves_and_figures(project):
+    runs, metrics = mlflow_runs(project)
+    assert {name: runs[name] for name in SETTINGS["runs"]} == dict.fromkeys(SETTINGS["runs"], "FINISHED")
+    for name in SETTINGS["runs"]:
+        assert {"train/autoencoder/loss", "valid/bits_per_dim", "eval/recon_mse", "eval/ood_auroc"} <= metrics[name]
+
+
+def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
+    text = call(project, "dvc", "exp", "run", "-n", "lighter", "-S", "model.beta=1.2")
+    assert stages_run(text) == {"configure", "train@beta_vae-16", "evaluate@beta_vae-16", "report"}
+    assert "lighter" in call(project, "dvc", "exp", "show", "--only-changed", "--md")
+    assert "1.2" in call(project, "dvc", "params", "diff", "--md")
+    assert "recon_mse" in call(project, "dvc", "metrics", "diff", "--md")
+    runs, _ = mlflow_runs(project)
+    assert any("lighter" in name for name in runs)
+    call(project, "git", "reset", "-q", "--hard")
+    call(project, "dvc", "checkout", "-q")
+    assert stages_run(call(project, "dvc", "repro")) == set()
+
+
+def test_a_mistake_stops_everything_at_once_and_costs_nothing(project):
+    before = (project / "configs" / "vae-16.json").read_bytes()
+    change(project, {"recipes.vae.demo.train.kimg": -1})
+    text = call(project, "dvc", "repro", ok=False)
+    assert stages_run(text) == {"configure"}
+    assert "error: params.yaml" in text
+    assert "kimg" in text
+    assert "Traceback" not in text
+    assert (project / "configs" / "vae-16.json").read_bytes() == before
+    call(project, "git", "checkout", "-q", "params.yaml")
+
+
+def test_a_missing_gpu_is_said_before_anything_runs(project):
+    change(project, {"runtime.device": "mps" if sys.platform == "linux" else "cuda"})
+    text = call(project, "dvc", "repro", ok=False)
+    assert "runtime.device" in text
+    assert "Traceback" not in text
+    call(project, "git", "checkout", "-q", "params.yaml")
+
+
+def test_an_unreachable_mlflow_server_stops_a_training_before_it_begins(project):
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PYTHONPATH": "src"}
+    environment.pop("VISAGE_TRACKING", None)
+    done = subprocess.run(
+        [sys.executable, "stages/train.py", "vae-16"],
+        cwd=project, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plots_can_be_shown_and_compared(project):
+    text = call(project, "dvc", "plots", "show")
+    assert "index.html" in text
+    assert "failed" not in text.lower()
