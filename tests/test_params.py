@@ -44,8 +44,9 @@ def put(raw, dotted, value):
         ("train.kimgg", 3, ["train", "kimgg", "unknown", "did you mean kimg?"]),
         ("data.sauce", "celeba", ["data.sauce", "unknown", "did you mean source?"]),
         ("bata", 1, ["bata", "unknown", "did you mean data?"]),
-        ("train.lr", "1e-3", ["lr", "number", "'1e-3'"]),
-        ("train.lr", 1000.0, ["lr", "less than 1", "1000.0"]),
+        ("train.lr_final", "1e-3", ["lr_final", "number", "'1e-3'"]),
+        ("train.weight_decay", -1000.0, ["weight_decay", "greater than", "-1000.0"]),
+        ("recipes.vae.demo.train.lr", 1000.0, ["lr", "less than 1", "1000.0"]),
         ("train.batch_size", 0, ["batch_size", "2"]),
         ("train.flip", "off", ["flip", "boolean", "'off'"]),
         ("scale", "medium", ["scale", "demo", "full", "medium"]),
@@ -80,8 +81,8 @@ def test_mistakes_are_one_line_that_names_them(raw, resolve, key, value, words):
 
 
 def test_missing_keys_and_files_are_named(raw, resolve, tmp_path):
-    del raw["train"]["lr"]
-    with pytest.raises(UserError, match=r"train.*lr: this key is missing"):
+    del raw["train"]["flip"]
+    with pytest.raises(UserError, match=r"train.*flip: this key is missing"):
         resolve(raw)
     with pytest.raises(UserError, match="missing"):
         parameters.load(tmp_path / "nowhere.yaml")
@@ -115,10 +116,10 @@ def test_vae_and_beta_vae_differ_in_beta_alone(resolve, raw):
 
 
 def test_own_settings_override_shared_ones_and_sizes_override_scales(raw, resolve):
-    put(raw, "train.lr", 0.5)
-    put(raw, "recipes.vae.demo.at_64", {"train": {"lr": 0.25}, "model": {"latent_dim": 7}})
+    put(raw, "train.weight_decay", 0.5)
+    put(raw, "recipes.vae.demo.at_64", {"train": {"weight_decay": 0.25}, "model": {"latent_dim": 7}})
     runs = resolve(raw)
-    assert (runs["vae-32"].train.lr, runs["vae-64"].train.lr, runs["dcgan-32"].train.lr) == (0.5, 0.25, 0.0002)
+    assert [runs[name].train.weight_decay for name in ("vae-32", "vae-64", "dcgan-32")] == [0.5, 0.25, 0.5]
     assert (runs["vae-32"].settings["latent_dim"], runs["vae-64"].settings["latent_dim"]) == (32, 7)
 
 

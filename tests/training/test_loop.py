@@ -216,6 +216,33 @@ def test_clipping_bounds_the_step_and_logs_the_norm_before_it(make):
     assert training.terms["first/grad_norm"] > 1e-3
 
 
+def test_a_parameters_memory_order_does_not_change_its_update(make):
+    """The fused Adam takes gradients and parameters for equally laid out; W.T's gradient is not."""
+
+    class Transposed(Pair):
+        def __init__(self, transposed):
+            super().__init__()
+            weight = torch.arange(6.0).view(2, 3)
+            self.first = nn.Module()
+            self.first.weight = nn.Parameter(weight.T.contiguous().T if transposed else weight)
+
+        def phases(self):
+            return [Phase("first", self._first)]
+
+        def _first(self, batch, step):
+            target = torch.tensor([[1.0, -2.0, 3.0], [-4.0, 5.0, -6.0]])
+            return (self.first.weight * target).contiguous().sum(), {}
+
+    results = []
+    for transposed in (True, False):
+        training = make()
+        model = Transposed(transposed)
+        training = Training(model, CONFIG, training.feed, seed=0, autocast=torch.float32)
+        training.iterate()
+        results.append(model.first.weight.detach().clone())
+    torch.testing.assert_close(results[0], results[1])
+
+
 def test_ema_forgets_the_start_and_copies_buffers():
     model = Pair()
     model.register_buffer("count", torch.zeros(()))

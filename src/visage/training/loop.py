@@ -86,7 +86,7 @@ class Training:
         # gradients of this player alone: nothing leaks into the others, nothing has to be zeroed
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = _laid_out_as(parameter, gradient)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or math.inf)
         bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm)) & (self.first_bad < 0)
         self.first_bad = torch.where(bad, self.step, self.first_bad)  # stays on the device: no waiting for the GPU
@@ -262,6 +262,13 @@ def _optimizer(parameters: Sequence[Tensor], config: TrainConfig, device: torch.
         return torch.optim.RMSprop(parameters, lr=config.lr, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """The gradient in its parameter's memory order: PyTorch's fused optimisers walk both without looking at strides."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _bar(title: str, training: Training) -> "tqdm[int]":
