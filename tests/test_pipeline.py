@@ -73,6 +73,8 @@ def project(tmp_path_factory) -> Path:
     call(folder, "git", "config", "user.email", "test@example.org")
     call(folder, "git", "config", "user.name", "test")
     call(folder, "dvc", "init", "-q")
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
     call(folder, "git", "add", "-A")
     call(folder, "git", "commit", "-qm", "start")
     call(folder, "dvc", "repro")
