@@ -262,6 +262,7 @@ def dots(size: int, key: str, title: str, unit: str, points: Sequence[tuple[Look
         axes.set_ylim(len(points) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.grid(axis="y", visible=False)
+        axes.locator_params(axis="x", nbins=5)  # long numbers must not run into each other
         if key == "ood_auroc":
             axes.set_xlim(-0.02, 1.02)
             axes.axvline(0.5, color=INK, lw=0.8, ls=(0, (3, 2)))
