@@ -1,5 +1,6 @@
 import copy
 import io
+import re
 import shutil
 
 import pytest
@@ -195,3 +196,15 @@ def test_editing_a_file_changes_the_runs_that_import_it(source, touched, changed
     touch(source / "visage" / touched)
     after = digests()
     assert {name for name in models if before[name] != after[name]} == changed
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_every_command_in_the_documentation_names_real_parameters(raw, page):
+    text = (ROOT / page).read_text()
+    for key, value in re.findall(r"-S '?([a-z_0-9.]+)=([^\s'\\]+)", text):
+        section = raw
+        for part in key.split("."):
+            assert part in section, f"{page}: -S {key}"
+            section = section[part]
+        if key == "runs":
+            assert {run.split("-")[0] for run in value.strip("[]").split(",")} <= set(raw["recipes"])

@@ -101,7 +101,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """Where to run; nothing here changes what is computed."""
+    """Where to run; nothing here changes what is computed, but for the rounding of sums."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Ge(0)]
