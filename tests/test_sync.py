@@ -76,7 +76,7 @@ def test_a_fresh_clone_gives_figures_and_dvc_pull_the_rest(home, tmp_path, confi
     assert "figures only" in sync_all(tmp_path, home)["vae-32"]
     client, (run,) = find(home, config)
     assert run.data.metrics["eval/recon_mse"] == METRICS["recon_mse"]
-    assert run.data.params["train.lr"] == "0.001"
+    assert run.data.params["train.lr"] == str(config.train.lr)
     assert sync_all(tmp_path, home)["vae-32"].startswith("up to date")
     for folder in ("runs", "data"):
         (tmp_path / f"{folder}.remote").rename(tmp_path / folder)
