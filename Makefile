@@ -26,7 +26,7 @@ repro: install ## train, measure and compare everything that is out of date
 	@echo
 	@echo "The report:         report/index.html  (open it in a browser)"
 	@echo "All runs in MLflow: make ui"
-	@echo "Change one thing:   uv run dvc exp run -S model.beta=1.2"
+	@echo "Change one thing:   $(UV) run dvc exp run -S model.beta=1.2"
 
 test: install ## lint, types and all tests
 	$(UV) run --locked ruff check .
