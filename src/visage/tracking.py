@@ -383,7 +383,8 @@ class Store:
     def _create(self, experiment: str, root: Path) -> str:
         server = self.uri.startswith("http")  # which keeps artifacts where it likes
         location = None if server else (root.resolve() / "mlartifacts").as_uri()
-        experiment_id: str = self.client.create_experiment(experiment, artifact_location=location)
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on its pages for agents
+        experiment_id: str = self.client.create_experiment(experiment, artifact_location=location, tags=kind)
         return experiment_id
 
     def resume(self, subject: Subject, began: int) -> "RunLog":
