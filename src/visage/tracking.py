@@ -383,8 +383,7 @@ class Store:
     def _create(self, experiment: str, root: Path) -> str:
         server = self.uri.startswith("http")  # which keeps artifacts where it likes
         location = None if server else (root.resolve() / "mlartifacts").as_uri()
-        kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on its pages for agents
-        experiment_id: str = self.client.create_experiment(experiment, artifact_location=location, tags=kind)
+        experiment_id: str = self.client.create_experiment(experiment, artifact_location=location)
         return experiment_id
 
     def resume(self, subject: Subject, began: int) -> "RunLog":
