@@ -335,10 +335,17 @@ def _legend(run: Run, score: str, name: str) -> str:
     return " ".join(part for part in (name, score, value) if part)
 
 
+def drawable(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Infinite scores, which are valid, as the largest numbers there are; NaN, which is not, stays and is refused."""
+    largest = np.finfo(np.float64).max
+    clipped: NDArray[np.float64] = np.clip(scores, -largest, largest)
+    return clipped
+
+
 def _roc(axes: Axes, scores: Scores, score: str, look: Look, label: str, width: float = 1.6) -> None:
     inside, outside = scores[f"test/{score}"], scores[f"ood/{score}"]
     truth = np.repeat([0, 1], [len(inside), len(outside)])
-    false, true, _ = roc_curve(truth, np.nan_to_num(np.concatenate([inside, outside])))
+    false, true, _ = roc_curve(truth, drawable(np.concatenate([inside, outside])))
     axes.plot(false, true, color=look.color, ls=look.dash, lw=width, label=label)
 
 
@@ -353,7 +360,7 @@ def histogram(run: Run, look: Look, score: str, other: str) -> list[Drawing]:
 
     other: the other set's name. The outermost hundredth of the scores is drawn in the outermost bins.
     """
-    inside, outside = (np.nan_to_num(run.scores[f"{split}/{score}"]) for split in ("test", "ood"))
+    inside, outside = (drawable(run.scores[f"{split}/{score}"]) for split in ("test", "ood"))
     low, high = np.quantile(np.concatenate([inside, outside]), [0.005, 0.995])
     if low == high:
         low, high = low - 0.5, high + 0.5
