@@ -31,16 +31,18 @@ def run_config(shipped):
     """A function: recipe, size, scale -> the config that params.yaml gives it."""
 
     def make(recipe: str, size: int = 32, scale: str = "demo", **train) -> RunConfig:
-        sizes = shipped.preprocess.model_copy(update={"sizes": [size]})
+        latent = recipe in parameters.LATENT_RECIPES
         changed = shipped.model_copy(
             update={
-                "runs": [f"{recipe}-{size}"],
-                "preprocess": sizes,
+                "runs": [] if latent else [f"{recipe}-{size}"],
+                "latent_sizes": [size] if latent else [],
+                "preprocess": shipped.preprocess.model_copy(update={"sizes": [size]}),
                 "scale": scale,
-                "recipes": {recipe: _with_train(shipped.recipes[recipe], scale, train)},
+                "recipes": shipped.recipes | {recipe: _with_train(shipped.recipes[recipe], scale, train)},
             }
         )
-        return parameters.resolve(changed, ROOT / "src")[0]
+        runs = {run.name: run for run in parameters.resolve(changed, ROOT / "src")}
+        return runs[f"{recipe}-{size}"]
 
     return make
 

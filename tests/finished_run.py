@@ -13,7 +13,9 @@ from visage.models.base import build
 from visage.pictures import grid, save
 
 CARD = {"source": "synthetic", "train": "0f" * 32, "valid": "a1" * 32}
-EVALUATE = EvaluateConfig(images=100, ood_images=100, draws=2, samples=64, gallery=8, bootstrap=100, seed=0)
+EVALUATE = EvaluateConfig(
+    images=100, ood_images=100, draws=2, network_calls=4000, samples=64, gallery=8, bootstrap=100, seed=0
+)
 METRICS = {"recon_mse": 0.0125, "bits_per_dim": 3.5, "ood": {"elbo": 0.75}}
 TRAIN_COST = {"seconds": 12.5, "device": "cpu", "threads": 2}
 STEPS = (10, 20, 30)

@@ -24,6 +24,7 @@ class TrainConfig:
     batch_size: Annotated[int, Ge(2)]
     optimizer: Literal["adam", "adamw", "rmsprop"]
     lr: Annotated[float, Gt(0), Lt(1)]
+    lr_factors: dict[str, Annotated[float, Gt(0)]]
     betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]]
     weight_decay: Annotated[float, Ge(0)]
     lr_schedule: Literal["constant", "cosine"]
@@ -44,6 +45,7 @@ class RunConfig:
     name: `<recipe>-<size>`.
     model: file name under visage/models; settings: fields of its config dataclass.
     code: digest of the model's file and of all first-party code that training imports.
+    first_stage: the run in whose latents this one works, None for most.
     """
 
     name: str
@@ -55,14 +57,21 @@ class RunConfig:
     settings: dict[str, Any]
     train: TrainConfig
     code: str
+    first_stage: "RunConfig | None" = None
 
     @classmethod
     def load(cls, name: str, folder: Path = CONFIGS) -> Self:
         """Read `configs/<name>.json`."""
-        raw = read_json(folder / f"{name}.json")
+        return cls._read(read_json(folder / f"{name}.json"))
+
+    @classmethod
+    def _read(cls, raw: dict[str, Any]) -> Self:
         train = raw.pop("train")
         betas = tuple(train.pop("betas"))
-        return cls(train=TrainConfig(betas=betas, **train), **raw)
+        first = raw.pop("first_stage")
+        return cls(
+            train=TrainConfig(betas=betas, **train), first_stage=None if first is None else cls._read(first), **raw
+        )
 
     def save(self, folder: Path = CONFIGS) -> None:
         """Write `configs/<name>.json`."""
@@ -84,6 +93,7 @@ class EvaluateConfig:
     images: Annotated[int, Ge(0)]
     ood_images: Annotated[int, Ge(0)]
     draws: Annotated[int, Ge(1)]
+    network_calls: Annotated[int, Ge(1)]
     samples: Annotated[int, Ge(1)]
     gallery: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(100)]

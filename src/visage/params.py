@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -23,12 +23,16 @@ from visage.config import (
     RuntimeConfig,
     TrainConfig,
 )
+from visage.data.celeba_format import ATTRIBUTES
 from visage.errors import UserError
 from visage.models import base
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 Scalar = bool | int | float | str
+Setting = Scalar | list[Scalar]
 Share = Annotated[float, Ge(0), Lt(1)]
+LATENT_RECIPES = ("autoencoder", "latent_diffusion")
+"""What each of `latent_sizes` trains, in this order; dvc.yaml makes the second depend on the first."""
 RUN = re.compile(r"(?P<recipe>[a-z][a-z0-9_]*)-(?P<size>[1-9][0-9]*)")
 
 
@@ -116,7 +120,7 @@ class Override(Section):
     """Own settings of a recipe, or of a recipe at one size."""
 
     train: dict[str, Any] = {}
-    model: dict[str, Scalar] = {}
+    model: dict[str, Setting] = {}
 
 
 class Scale(Override):
@@ -147,12 +151,13 @@ class Params(Section):
 
     seed: Annotated[int, Ge(0)]
     scale: Literal["demo", "full"]
-    runs: Annotated[list[str], MinLen(1)]
+    runs: list[str]
+    latent_sizes: list[Annotated[int, Ge(8)]]
     data: Data
     ood: Ood
     preprocess: Preprocess
     train: dict[str, Any]
-    model: dict[str, Scalar]
+    model: dict[str, Setting]
     recipes: Annotated[dict[str, Recipe], MinLen(1)]
     evaluate: dict[str, Any]
     runtime: dict[str, Any]
@@ -175,23 +180,33 @@ def load(path: Path) -> Params:
 
 
 def resolve(params: Params, source: Path) -> list[RunConfig]:
-    """One config for each entry of `runs`.
+    """One config for each entry of `runs`, then for the two stages of each of `latent_sizes`.
 
     source: the folder that holds the package `visage`, whose code is part of what a run is.
 
     Raises:
         UserError: an entry names no recipe or a size that is not made, or its settings do not fit its model.
     """
-    doubled = {run for run in params.runs if params.runs.count(run) > 1}
+    names = params.runs + [f"{recipe}-{size}" for size in params.latent_sizes for recipe in LATENT_RECIPES]
+    if not names:
+        raise UserError("params.yaml: runs and latent_sizes are both empty: there is nothing to train")
+    doubled = {run for run in names if names.count(run) > 1}
     if doubled:
-        raise UserError(f"params.yaml: runs: {min(doubled)} stands there twice")
+        raise UserError(f"params.yaml: runs, with what latent_sizes adds: {min(doubled)} stands there twice")
     for name, recipe in params.recipes.items():
         for knob in recipe.uses:
             if knob not in params.model:
                 raise UserError(
                     f"params.yaml: recipes.{name}.uses: {knob} is not a key of `model`{_hint(knob, params.model)}"
                 )
-    return [_resolve_run(params, run, source) for run in params.runs]
+    runs = [_resolve_run(params, run, source) for run in names]
+    for run in runs:
+        if run.first_stage and run.size not in params.latent_sizes:
+            raise UserError(
+                f"params.yaml: runs: {run.name} works in the latents of {run.first_stage.name}: take it out and put "
+                f"{run.size} into latent_sizes, which trains both, one after the other"
+            )
+    return runs
 
 
 def _resolve_run(params: Params, run: str, source: Path) -> RunConfig:
@@ -204,6 +219,11 @@ def _resolve_run(params: Params, run: str, source: Path) -> RunConfig:
     if size not in params.preprocess.sizes:
         raise UserError(f"params.yaml: runs: {run}: add {size} to preprocess.sizes {params.preprocess.sizes}")
     recipe = params.recipes[name]
+    try:
+        kind = base.find(recipe.model)
+    except LookupError as error:
+        raise UserError(f"params.yaml: recipes.{name}: {error}") from error
+    first = _resolve_run(params, f"{kind.first_stage}-{size}", source) if kind.first_stage else None
     scale = recipe.demo if params.scale == "demo" else recipe.full
     at_size = scale.__pydantic_extra__.get(f"at_{size}", Override())
     where = f"params.yaml: recipes.{name}.{params.scale}"
@@ -211,6 +231,8 @@ def _resolve_run(params: Params, run: str, source: Path) -> RunConfig:
     shared = {knob: params.model[knob] for knob in recipe.uses}
     settings = shared | scale.model | at_size.model
     train = _check(TrainConfig, params.train | scale.train | at_size.train, where=f"{where}.train (or train)")
+    model = _check_model(kind, recipe.model, settings, size, first, where=f"{where}.model")
+    _check_attributes(model.attributes, params.data, run, where=f"{where}.model")
     return RunConfig(
         name=run,
         recipe=name,
@@ -218,24 +240,43 @@ def _resolve_run(params: Params, run: str, source: Path) -> RunConfig:
         scale=params.scale,
         seed=params.seed,
         model=recipe.model,
-        settings=_check_model(recipe.model, settings, size, where=f"{where}.model"),
+        settings=dict(settings),
         train=train,
         code=run_digest(recipe.model, source),
+        first_stage=first,
     )
 
 
-def _check_model(model: str, settings: Mapping[str, Scalar], size: int, where: str) -> dict[str, Any]:
+def _check_model(
+    kind: type[base.GenerativeModel],
+    name: str,
+    settings: Mapping[str, Setting],
+    size: int,
+    first: RunConfig | None,
+    where: str,
+) -> base.GenerativeModel:
     """Check settings against the model's config dataclass, and build the model once: the surest test there is."""
+    _check(base.config_type(kind), settings, where=where)
     try:
-        kind = base.config_type(base.find(model))
-    except LookupError as error:
-        raise UserError(f"{where.rpartition('.')[0]}: {error}") from error
-    _check(kind, settings, where=where)
-    try:
-        base.build(model, settings, size)
+        before = base.build(first.model, first.settings, size) if first else None
+        return base.build(name, settings, size, before)
     except ValueError as error:
         raise UserError(f"{where} at size {size}: {error}") from error
-    return dict(settings)
+
+
+def _check_attributes(wanted: Sequence[str], data: Data, run: str, where: str) -> None:
+    """Refuse attributes that the images cannot have; those of a folder's own file are known once it is read."""
+    if not wanted:
+        return
+    if data.source == "folder" and data.folder.attributes is None:
+        raise UserError(
+            f"params.yaml: runs: {run} needs attributes ({', '.join(wanted)}): name their file in "
+            f"data.folder.attributes, or take {run} out of runs"
+        )
+    if data.source != "folder":
+        for name in wanted:
+            if name not in ATTRIBUTES:
+                raise UserError(f"{where}: {name} is not one of CelebA's 40 attributes{_hint(name, ATTRIBUTES)}")
 
 
 def write_configs(params: Params, runs: Sequence[RunConfig], folder: Path) -> None:
@@ -349,9 +390,14 @@ def _check(kind: type[Kind], raw: Any, where: str) -> Kind:
 def _tuples(raw: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
     """YAML has lists only; give fields that are tuples what they want."""
     return {
-        key: tuple(value) if isinstance(value, list) and get_origin(hints.get(key)) is tuple else value
+        key: tuple(value) if isinstance(value, list) and _is_tuple(hints.get(key)) else value
         for key, value in raw.items()
     }
+
+
+def _is_tuple(hint: Any) -> bool:
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return get_origin(plain) is tuple
 
 
 def _line(error: ValidationError, kind: type, where: str) -> str:

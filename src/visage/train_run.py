@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 
 from visage.config import RunConfig, RuntimeConfig
 from visage.data.arrays import Faces
+from visage.evaluation.preview import preview
 from visage.evaluation.validation import validation_bits_per_dim
 from visage.files import write_json
-from visage.maths.pixels import to_uint8
-from visage.models.base import GenerativeModel, Samples, build, can
+from visage.models.base import build
 from visage.tracking import Tracker
 from visage.training.checkpoint import Checkpoint
 from visage.training.devices import choose_device, choose_precision, footprint
 from visage.training.feed import Feed
 from visage.training.loop import Training, run
-from visage.training.outputs import save_samples, write_outputs
+from visage.training.outputs import load_trained, save_samples, write_outputs
 
 VALIDATION_IMAGES = 512
-SAMPLES = 64
 
 
 class _Observer:
@@ -63,14 +62,19 @@ def train_run(
         Tracker.open(config, card, root=home, experiment=runtime.experiment, mode="train") as tracker,
     ):
         torch.manual_seed(config.seed)
-        model = build(config.model, config.settings, config.size).to(device).to(memory_format=torch.channels_last)
+        before = config.first_stage
+        first = load_trained(root / "runs" / before.name / "train", before) if before else None
+        model = build(config.model, config.settings, config.size, first)
+        model = model.to(device).to(memory_format=torch.channels_last)
+        attributes = train.columns(model.attributes)
         feed = Feed(
             train.images,
-            train.attributes,
+            attributes,
             batch_size=config.train.batch_size,
             flip=config.train.flip,
             seed=config.seed,
             device=device,
+            groups=model.groups(torch.from_numpy(attributes).float()),
         )
         training = Training(model, config.train, feed, seed=config.seed, autocast=precision)
         outcome = run(
@@ -80,7 +84,7 @@ def train_run(
             validate=lambda averaged: validation_bits_per_dim(
                 averaged, valid.images[:VALIDATION_IMAGES], config.seed, device
             ),
-            sample=lambda averaged: _draw(averaged, config.seed),
+            sample=lambda averaged: preview(averaged, valid, config.seed, device),
             title=config.name,
         )
         out = root / "runs" / config.name / "train"
@@ -93,15 +97,6 @@ def train_run(
         write_json(root / "metrics" / "cost" / "train" / f"{config.name}.json", cost)
         tracker.finish_training(out, cost)
         checkpoint.remove()
-
-
-@torch.no_grad()
-def _draw(model: GenerativeModel, seed: int) -> NDArray[np.uint8] | None:
-    if not can(model, Samples):
-        return None
-    assert isinstance(model, Samples)
-    images: NDArray[np.uint8] = to_uint8(model.sample(SAMPLES, torch.Generator().manual_seed(seed))).cpu().numpy()
-    return images
 
 
 def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -31,13 +31,15 @@ def grey_images():
 
 @pytest.fixture
 def run():
-    train = TrainConfig(1, 2, "adam", 0.1, (0.9, 0.99), 0, "constant", 0, 0, 0, 0, False, "fp32", 1, 1)
+    train = TrainConfig(1, 2, "adam", 0.1, {}, (0.9, 0.99), 0, "constant", 0, 0, 0, 0, False, "fp32", 1, 1)
     return RunConfig(f"small-{SIZE}", "small", SIZE, "demo", 0, "small", {}, train, "")
 
 
 @pytest.fixture
 def settings():
-    return EvaluateConfig(images=16, ood_images=0, draws=2, samples=10, gallery=6, bootstrap=100, seed=5)
+    return EvaluateConfig(
+        images=16, ood_images=0, draws=2, network_calls=32, samples=10, gallery=6, bootstrap=100, seed=5
+    )
 
 
 @pytest.fixture

@@ -153,3 +153,48 @@ class Normalised(Small):
 
     def ood_scores(self, x, generator):
         return {"norm": self.norm(x).square().flatten(1).mean(1)}
+
+
+class Versatile(Small):
+    """Everything that only some models can do, with answers that can be worked out by hand."""
+
+    domains = ("not Smiling", "Smiling")
+    guidance_scales = (0.0, 2.0)
+    attributes = ("Smiling", "Bald")
+
+    def groups(self, y):
+        return torch.where(y[:, 1] == 1, -1, y[:, 0].long())  # bald faces are of neither kind
+
+    def translate(self, x, to):
+        return x + (20 if to else -16) / 127.5  # there and back again: 4 levels off
+
+    def inpaint(self, x, generator):
+        hidden = torch.zeros_like(x[:, :1])
+        for i in range(len(x)):
+            hidden[i, :, : int(torch.randint(2, 6, (1,), generator=generator))] = 1
+        return torch.where(hidden == 1, x + 6 / 127.5, x), hidden
+
+    def sample_given(self, y, generator):
+        return self.sample_guided(y, generator, 0.0)
+
+    def sample_guided(self, y, generator, w):
+        noise_ = noise.rand(len(y), (1, SIZE, SIZE), generator)
+        colours = torch.cat([y, torch.full((len(y), 1), w / 2)], dim=1)[:, :, None, None]
+        return (2 * colours - 1) * 0.5 + 0.1 * noise_
+
+    def variants(self):
+        return {
+            "dark": lambda n, g: torch.full((n, 3, SIZE, SIZE), -1.0),
+            "light": lambda n, g: torch.ones(n, 3, 16, 16),
+        }
+
+
+class Laborious(Small):
+    """An estimate of a uniform likelihood that takes many network calls."""
+
+    likelihood_calls = 4
+    asked = 0
+
+    def estimate_log_prob(self, x, generator):
+        self.asked += len(x)
+        return torch.full((len(x),), -x[0].numel() * math.log(256), dtype=torch.float64)

@@ -68,7 +68,7 @@ def test_its_files(measured, images, grey_images):
         "ood_lowest.png": (8, 2),
         "failures.png": (6, 2),
     }
-    assert files(out) == {*pictures, "records.json", "scores.npz", "pictures.json", "failures.json"}
+    assert files(out) == {*pictures, "records.json", "scores.npz", "pictures.json", "failures.json", "abilities.json"}
     tile = 96 + 2
     for name, (columns, rows) in shapes.items():
         assert Image.open(out / name).size == (columns * tile - 2, rows * tile - 2)
@@ -128,7 +128,11 @@ def test_a_model_that_only_samples(measured):
         **dict.fromkeys(["bits_per_dim", "elbo", "distortion", "rate"], "defines no density"),
         "ood_auroc": "scores nothing",
     }
-    assert files(out) == {"records.json", "scores.npz", "pictures.json", "samples.png"}
+    assert files(out) == {"records.json", "scores.npz", "pictures.json", "samples.png", "abilities.json"}
+    abilities = json.loads((out / "abilities.json").read_text())
+    assert abilities["Samples"] == ""
+    assert abilities["Encodes"] == "has no encoder"
+    assert abilities["Translates"] == "learns one kind of image, not the way between two"
     assert list(result.metrics) == ["ood_baseline"]
 
 

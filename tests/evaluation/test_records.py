@@ -7,7 +7,6 @@ from small_models import LinearVAE, OnlySamples, Uniform
 
 from visage.evaluation.batches import choose_rows
 from visage.evaluation.book import Book, metrics
-from visage.evaluation.bootstrap import resample
 from visage.evaluation.records import Record, load_records, model_hash, save_records, undefined, why_not
 from visage.models.base import HasBound, HasLogProb, Samples
 
@@ -15,7 +14,7 @@ from visage.models.base import HasBound, HasLogProb, Samples
 @pytest.fixture
 def book():
     rng = np.random.default_rng(0)
-    return Book("data", "model", resample(40, 100, rng), resample(30, 100, rng))
+    return Book("data", "model", resamples=100, seed=1)
 
 
 def test_records_survive_their_file(tmp_path, book):

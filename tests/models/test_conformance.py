@@ -12,9 +12,10 @@ from tests.conftest import ROOT
 from visage import params as parameters
 from visage.maths.pixels import to_float
 from visage.models import base
-from visage.models.base import Batch, Step, build, can
+from visage.models.base import Batch, Step, can
 from visage.training.feed import Feed
 from visage.training.loop import Training
+from visage.training.outputs import build_model
 
 RECIPES = sorted(parameters.load(ROOT / "params.yaml").recipes)
 
@@ -32,13 +33,20 @@ def config(recipe, run_config):
 @pytest.fixture
 def model(config):
     torch.manual_seed(0)
-    return build(config.model, config.settings, config.size)
+    return build_model(config)
 
 
 @pytest.fixture
-def batch(images):
-    x = to_float(torch.from_numpy(images[:16]))
-    return Batch(x, torch.zeros(16, 40))
+def batch(model, images):
+    y = labels_of(model, len(images))
+    rows = torch.arange(16)
+    if (group := model.groups(y)) is not None:
+        rows = torch.cat([(group == i).nonzero().flatten()[:8] for i in (0, 1)])
+    return Batch(to_float(torch.from_numpy(images[rows.numpy()])), y[rows])
+
+
+def labels_of(model, n):
+    return torch.randint(0, 2, (n, len(model.attributes)), generator=torch.Generator().manual_seed(4)).float()
 
 
 def step(index=0, seed=0):
@@ -47,10 +55,17 @@ def step(index=0, seed=0):
 
 def training_of(config, images, steps=100):
     torch.manual_seed(config.seed)
-    model = build(config.model, config.settings, config.size)
+    model = build_model(config)
     train = dataclasses.replace(config.train, batch_size=16, kimg=steps * 16 / 1000)  # for one fresh phase a step
+    y = labels_of(model, len(images))
     feed = Feed(
-        images, np.zeros((len(images), 40), np.uint8), batch_size=16, flip=True, seed=0, device=torch.device("cpu")
+        images,
+        y.numpy().astype(np.uint8),
+        batch_size=16,
+        flip=True,
+        seed=0,
+        device=torch.device("cpu"),
+        groups=model.groups(y),
     )
     return Training(model, train, feed, seed=0, autocast=torch.float32)
 
@@ -76,13 +91,13 @@ def test_builds_at_every_size_and_scale(recipe, run_config):
 
 def test_an_impossible_size_is_refused_with_a_reason(config):
     with pytest.raises(ValueError, match=r"\d"):
-        build(config.model, config.settings, 30)
+        build_model(dataclasses.replace(config, size=30))
 
 
 def test_players_are_disjoint_and_hold_every_parameter(model):
     seen = [id(p) for modules in model.players().values() for m in modules for p in m.parameters()]
     assert len(seen) == len(set(seen))
-    assert set(seen) == {id(p) for p in model.parameters()}
+    assert set(seen) == {id(p) for p in model.parameters() if p.requires_grad}
     assert {phase.player for phase in model.phases()} == set(model.players())
 
 
@@ -98,7 +113,7 @@ def test_losses_are_finite_scalars_and_reach_every_parameter_of_their_player(mod
         for p, g in zip(mine, torch.autograd.grad(loss, mine, allow_unused=True), strict=True):
             if g is not None:
                 reached.add(id(p))
-    assert reached == {id(p) for p in model.parameters()}
+    assert reached == {id(p) for p in model.parameters() if p.requires_grad}
 
 
 def test_randomness_comes_from_the_generator_alone(model, batch):
@@ -153,19 +168,18 @@ def test_images_shown_counts_every_real_image(config, images):
     training = training_of(config, images)
     for _ in range(2):
         training.iterate()
-    assert training.images_shown == 2 * 16 * sum(phase.fresh for phase in training.phases)
+    assert training.images_shown == 2 * 16 * sum(phase.fresh and phase.span[0] == 0 for phase in training.phases)
     assert training.phases[0].fresh
 
 
 def test_each_capability_is_there_or_its_absence_has_a_reason(model):
     for capability in base.CAPABILITIES:
-        reason = model.why_not().get(capability)
-        assert can(model, capability) != bool(reason), capability.__name__
+        assert can(model, capability) != bool(base.reason(model, capability)), capability.__name__
 
 
 def needs(model, capability):
     if not can(model, capability):
-        pytest.skip(model.why_not()[capability])
+        pytest.skip(base.reason(model, capability) or f"this model has no {capability.__name__}")
 
 
 @torch.no_grad()
@@ -184,7 +198,17 @@ def test_samples_are_images_that_do_not_depend_on_how_many_there_are(model, batc
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "capability", [base.Reconstructs, base.Encodes, base.HasLogProb, base.HasBound, base.ScoresOod]
+    "capability",
+    [
+        base.Reconstructs,
+        base.Encodes,
+        base.Translates,
+        base.Inpaints,
+        base.HasLogProb,
+        base.HasBound,
+        base.EstimatesLogProb,
+        base.ScoresOod,
+    ],
 )
 def test_what_is_said_of_an_image_does_not_depend_on_its_batch(model, batch, capability):
     needs(model, capability)
@@ -197,17 +221,24 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_batch(model, batch, cap
             return model.reconstruct(x)
         if capability is base.Encodes:
             return model.encode(x)
+        if capability is base.Translates:
+            return model.translate(x, 1)
+        if capability is base.Inpaints:
+            return model.inpaint(x, seeded)[0]
+        if capability is base.EstimatesLogProb:
+            return model.estimate_log_prob(x, seeded)
         if capability is base.HasLogProb:
             return model.log_prob(x, seeded)
         if capability is base.HasBound:
             return model.bound(x, seeded).elbo
         return torch.stack(list(model.ood_scores(x, seeded).values()), dim=1)
 
-    together, alone = ask(batch.x), ask(batch.x[:3])
-    assert together.shape[0] == 16
-    torch.testing.assert_close(together[:3], alone, rtol=1e-4, atol=1e-4)
-    other = torch.cat([batch.x[:3], -batch.x[3:]])  # other company, same images
-    torch.testing.assert_close(ask(other)[:3], alone, rtol=1e-4, atol=1e-4)
+    x = batch.x[:5]
+    together, alone = ask(x), ask(x[:2])
+    assert together.shape[0] == 5
+    torch.testing.assert_close(together[:2], alone, rtol=1e-4, atol=1e-4)
+    other = torch.cat([x[:2], -x[2:]])  # other company, same images
+    torch.testing.assert_close(ask(other)[:2], alone, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -223,3 +254,78 @@ def test_decoded_priors_are_images(model, batch):
     assert x.max() <= 1
     if can(model, base.Encodes):
         assert model.encode(x).shape == z.shape
+
+
+@torch.no_grad()
+def test_variants_are_samples_too(model, batch):
+    needs(model, base.HasVariants)
+    model.train().initialize(batch)
+    model.eval()
+    for name, sampler in model.variants().items():
+        assert len(name) < 24, "a short name, to stand beside a row of pictures"
+        three, two = (sampler(n, torch.Generator().manual_seed(1)) for n in (3, 2))
+        assert three.shape == (3, 3, 32, 32)
+        assert -1 <= three.min() <= three.max() <= 1
+        torch.testing.assert_close(three[:2], two, rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_images_of_wanted_attributes_depend_on_their_own_wish_alone(model, batch):
+    needs(model, base.SamplesGiven)
+    model.train().initialize(batch)
+    model.eval()
+    y = batch.y[:3]
+
+    def draw(y, **options):
+        ask = model.sample_guided if options else model.sample_given
+        return ask(y, torch.Generator().manual_seed(1), **options)
+
+    images = draw(y)
+    assert images.shape == (3, 3, 32, 32)
+    assert -1 <= images.min() <= images.max() <= 1
+    torch.testing.assert_close(draw(y[:2]), images[:2], rtol=0, atol=2e-5)
+    torch.testing.assert_close(draw(torch.cat([y[:2], 1 - y[2:]]))[:2], images[:2], rtol=0, atol=2e-5)
+    if can(model, base.Guides):
+        w = model.guidance_scales[-1]
+        torch.testing.assert_close(draw(y[:2], w=w), draw(y, w=w)[:2], rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+def test_what_is_visible_stays_and_hidden_parts_come_from_the_generator(model, batch):
+    needs(model, base.Inpaints)
+    model.train().initialize(batch)
+    model.eval()
+    x = batch.x[:4]
+    (filled, hidden), (_, others) = (model.inpaint(x, torch.Generator().manual_seed(i)) for i in (0, 1))
+    assert hidden.shape == (4, 1, 32, 32)
+    assert set(hidden.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(filled * (1 - hidden), x * (1 - hidden))
+    assert not torch.equal(hidden, others)
+    assert not torch.equal(hidden[0], hidden[1])
+
+
+@torch.no_grad()
+def test_translations_are_images_of_the_other_kind(model, batch):
+    needs(model, base.Translates)
+    model.train().initialize(batch)
+    model.eval()
+    assert len(set(model.domains)) == 2
+    to_b, to_a = (model.translate(batch.x[:4], to) for to in (1, 0))
+    assert to_b.shape == (4, 3, 32, 32)
+    assert -1 <= to_b.min() <= to_b.max() <= 1
+    assert not torch.equal(to_a, to_b)
+    group = model.groups(labels_of(model, 200))
+    assert group.shape == (200,)
+    assert {0, 1} <= set(group.tolist()) <= {-1, 0, 1}
+
+
+@torch.no_grad()
+def test_compressed_images_come_back_with_their_shape(model, batch):
+    needs(model, base.Compresses)
+    model.eval()
+    z = model.compress(batch.x[:3], torch.Generator().manual_seed(0))
+    assert z.shape == (3, *model.latent_shape)
+    assert z[0].numel() < batch.x[0].numel()
+    back = model.decompress(z)
+    assert back.shape == batch.x[:3].shape
+    assert -1 <= back.min() <= back.max() <= 1

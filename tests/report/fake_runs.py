@@ -112,6 +112,7 @@ def configure(root: Path, name: str) -> RunConfig:
         batch_size=64,
         optimizer="adam",
         lr=0.001,
+        lr_factors={},
         betas=(0.9, 0.999),
         weight_decay=0.0,
         lr_schedule="cosine",

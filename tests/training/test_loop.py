@@ -17,7 +17,7 @@ from visage.training.devices import choose_device, choose_precision
 from visage.training.ema import Ema
 from visage.training.feed import Feed
 from visage.training.interruption import listening
-from visage.training.loop import Training, run, snapshot_steps
+from visage.training.loop import Training, is_due, run, snapshot_steps, total_steps
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -25,6 +25,7 @@ CONFIG = TrainConfig(
     batch_size=20,
     optimizer="adam",
     lr=0.01,
+    lr_factors={},
     betas=(0.9, 0.999),
     weight_decay=0.0,
     lr_schedule="constant",
@@ -309,6 +310,75 @@ def test_feed_resumes_in_the_middle_of_an_epoch(images):
 def test_too_few_images_for_a_batch(images):
     with pytest.raises(UserError, match=r"batch_size is 300, but there are 200"):
         Feed(images, np.zeros((200, 40), np.uint8), batch_size=300, flip=True, seed=0, device=CPU)
+
+
+def test_groups_share_each_batch_equally_and_in_order():
+    numbered = np.arange(90, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+    groups = torch.tensor([0, 1, -1]).repeat_interleave(30)[torch.randperm(90)]
+    groups[:5] = -1
+    feed = Feed(numbered, np.zeros((90, 0), np.uint8), batch_size=8, flip=True, seed=1, device=CPU, groups=groups)
+    seen = []
+    for _ in range(6):
+        number = ((feed.next().x[:, 0, 0, 0] + 1) * 127.5).round().int()
+        assert groups[number].tolist() == [0] * 4 + [1] * 4
+        seen += number.tolist()
+    assert len(set(seen)) == len(seen)  # nothing twice within an epoch of either group
+    twin = Feed(numbered, np.zeros((90, 0), np.uint8), batch_size=8, flip=True, seed=1, device=CPU, groups=groups)
+    twin.load_state_dict(feed.state_dict())
+    assert torch.equal(feed.next().x, twin.next().x)
+    assert feed.first(6).x.shape[0] == 6
+
+
+def test_a_group_without_enough_images_is_named():
+    images = np.zeros((50, 4, 4, 3), np.uint8)
+    groups = torch.zeros(50, dtype=torch.int64)
+    with pytest.raises(
+        UserError, match=r"batch_size is 8, 4 of each group, but there are 0 training images of group 1 of 2"
+    ):
+        Feed(images, np.zeros((50, 0), np.uint8), batch_size=8, flip=True, seed=1, device=CPU, groups=groups)
+    with pytest.raises(UserError, match=r"batch_size 7 cannot be shared out to 2 groups"):
+        Feed(images, np.zeros((50, 0), np.uint8), batch_size=7, flip=True, seed=1, device=CPU, groups=groups)
+
+
+def test_a_phase_runs_in_its_span_of_the_training_only(make):
+    class Staged(Pair):
+        def phases(self):
+            return [Phase("first", self._first, span=(0, 0.75)), Phase("second", self._second, span=(0.75, 1))]
+
+    training = make()
+    training.phases = Staged.phases(training.model)
+    training.steps = 20
+    due = [[is_due(phase, step, 20) for phase in training.phases] for step in range(20)]
+    assert due == [[True, False]] * 15 + [[False, True]] * 5
+    assert total_steps(CONFIG, training.phases) == 30  # 600 images, 20 in each step of either stage
+    before = [p.clone() for p in training.parameters["second"]]
+    for _ in range(15):
+        training.iterate()
+    assert all(torch.equal(a, b) for a, b in zip(before, training.parameters["second"], strict=True))
+    first = [p.clone() for p in training.parameters["first"]]
+    for _ in range(5):
+        training.iterate()
+    assert all(torch.equal(a, b) for a, b in zip(first, training.parameters["first"], strict=True))
+    assert not torch.equal(before[0], training.parameters["second"][0])
+    assert training.images_shown == 20 * 20
+
+
+def test_players_may_learn_at_rates_of_their_own(make):
+    training = make(dataclasses.replace(CONFIG, lr_factors={"second": 0.25}))
+    training.iterate()
+    rates = {player: o.param_groups[0]["lr"] for player, o in training.optimizers.items()}
+    assert rates == {"first": 0.01, "second": 0.0025}
+    with pytest.raises(UserError, match=r"lr_factors: third is no player of this model \(there are: first, second\)"):
+        make(dataclasses.replace(CONFIG, lr_factors={"third": 2.0}))
+
+
+def test_weights_decay_and_biases_do_not(make):
+    for kind in ("adam", "adamw", "rmsprop"):
+        training = make(dataclasses.replace(CONFIG, optimizer=kind, weight_decay=0.5))
+        decayed = {
+            id(p): group["weight_decay"] for group in training.optimizers["first"].param_groups for p in group["params"]
+        }
+        assert decayed == {id(training.model.first.weight): 0.5, id(training.model.first.bias): 0.0}
 
 
 def test_missing_gpu_is_named():

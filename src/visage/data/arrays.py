@@ -11,6 +11,7 @@
 This module imports neither torchvision nor Pillow: training and evaluation use it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,19 @@ class Faces:
     identity: NDArray[np.int32]
     factors: NDArray[np.float32]
     factor_names: list[str]
+
+    def columns(self, names: Sequence[str]) -> NDArray[np.uint8]:
+        """The attributes of these names, (N, len(names)) uint8, in this order.
+
+        Raises:
+            UserError: the images do not have one of them.
+        """
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            there = ", ".join(self.names) or "none"
+            raise UserError(f"the model needs the attribute {unknown[0]}, which these images lack (they have: {there})")
+        index = [self.names.index(name) for name in names]
+        return np.ascontiguousarray(self.attributes[:, index])
 
 
 def load_faces(split: Split, size: int, folder: Path = PROCESSED) -> Faces:

@@ -1,5 +1,6 @@
 """The pictures of one evaluation, with what to write under them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,10 @@ class Album:
         save(grid(images, columns), self.folder / name)
         rows = -(-len(images) // columns)
         self.entries[name] = {"title": title, "caption": caption, "columns": columns, "rows": rows}
+
+    def add_rows(self, name: str, rows: Sequence[NDArray[np.uint8]], title: str, caption: str) -> None:
+        """Save rows of equally many images, (n, S, S, 3) each, one above the other."""
+        self.add(name, np.concatenate(rows), title, caption, columns=len(rows[0]))
 
     def add_pairs(
         self, name: str, above: NDArray[np.uint8], below: NDArray[np.uint8], title: str, caption: str

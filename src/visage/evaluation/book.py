@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visage.evaluation.bootstrap import Counts, auroc, auroc_interval, mean_interval
+from visage.evaluation.batches import numpy_generator
+from visage.evaluation.bootstrap import Counts, auroc, auroc_interval, mean_interval, resample
 from visage.evaluation.records import Kind, Record, undefined
 
 INVERTED = "inverted: other images count as more face-like than faces"
@@ -19,14 +20,22 @@ DIGITS = 6
 class Book:
     """The records of one evaluation, in the order in which they are entered.
 
-    test_counts, ood_counts: resamples of the test and of the OOD images.
+    resamples: behind each interval; figures of equally many images share theirs.
     """
 
     data_hash: str
     model_hash: str
-    test_counts: Counts
-    ood_counts: Counts
+    resamples: int
+    seed: int
     records: list[Record] = field(default_factory=list)
+    drawn: dict[tuple[str, int], Counts] = field(default_factory=dict)
+
+    def counts(self, images: Literal["test", "ood"], n: int) -> Counts:
+        """The resamples of n images."""
+        if (images, n) not in self.drawn:
+            generator = numpy_generator(self.seed, f"{images} resamples")
+            self.drawn[images, n] = resample(n, self.resamples, generator)
+        return self.drawn[images, n]
 
     def mean(self, name: str, unit: str, kind: Kind, values: NDArray[np.float64], note: str = "") -> None:
         """Enter the mean of a value per test image, (n,); undefined where a value is not finite."""
@@ -35,7 +44,7 @@ class Book:
             reason = f"not finite for {bad} of {len(values)} images"
             self.missing(name, unit, f"{reason}; {note}" if note else reason)
             return
-        interval = mean_interval(values, self.test_counts)
+        interval = mean_interval(values, self.counts("test", len(values)))
         self._enter(name, float(values.mean()), unit, kind, len(values), interval, note)
 
     def auroc(self, name: str, test: NDArray[np.float64], ood: NDArray[np.float64], note: str = "") -> None:
@@ -45,7 +54,7 @@ class Book:
         if bad:
             self.missing(name, "AUROC", f"the score is NaN for {bad} of {n} images")
             return
-        interval = auroc_interval(test, ood, self.test_counts, self.ood_counts)
+        interval = auroc_interval(test, ood, self.counts("test", len(test)), self.counts("ood", len(ood)))
         notes = [note] * bool(note) + [INVERTED] * (interval[1] < 0.5)
         self._enter(name, auroc(test, ood), "AUROC", "exact", n, interval, "; ".join(notes))
 

@@ -10,16 +10,21 @@ from tqdm import tqdm
 
 from visage.config import EvaluateConfig, RunConfig
 from visage.evaluation.album import Album
-from visage.evaluation.batches import numpy_generator
 from visage.evaluation.book import Book, metrics
-from visage.evaluation.bootstrap import resample
 from visage.evaluation.findings import Findings, measure, save_scores
 from visage.evaluation.material import load_material
 from visage.evaluation.records import BITS_PER_DIM, SQUARED_ERROR, Kind, Record, model_hash, save_records, why_not
 from visage.evaluation.show import draw_pictures, show_failures
 from visage.evaluation.subject import Subject
-from visage.models.base import GenerativeModel, HasBound, HasLogProb, Reconstructs, ScoresOod
+from visage.files import write_json
+from visage.models.base import CAPABILITIES, GenerativeModel, HasBound, HasLogProb, Reconstructs, ScoresOod, reason
 
+EXTRA = {
+    "masked_mse": "on hidden pixels alone",
+    "cycle_mse_a": "there and back again, from the first kind of image",
+    "cycle_mse_b": "there and back again, from the second kind of image",
+}
+"""Figures that only some models have, and what they are."""
 BOUND: dict[str, Kind] = {"elbo": "lower_bound", "distortion": "estimate", "rate": "estimate"}
 
 
@@ -54,6 +59,8 @@ def write_records(book: Book, model: GenerativeModel, found: Findings) -> None:
         book.missing(
             "bits_per_dim", BITS_PER_DIM, why_not(model, HasBound, HasLogProb, otherwise="the model has no likelihood")
         )
+    for name, values in found.extra.items():
+        book.mean(name, SQUARED_ERROR, "exact", values, EXTRA[name])
     for name, kind in BOUND.items():
         if found.likelihood and name in found.likelihood.parts:
             book.mean(name, "nats/image", kind, found.likelihood.parts[name])
@@ -83,6 +90,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure what the model can do; write records.json, scores.npz, pictures and the failure gallery to `out`.
 
+    abilities.json says of every capability why the model does not have it, or nothing where it has.
+
     model: on the device, in float32. It is left in eval mode.
     processed: the folder that `visage.data.arrays` describes.
 
@@ -97,10 +106,8 @@ def evaluate(
         book = Book(
             data_hash=material.data_hash,
             model_hash=model_hash(model),
-            test_counts=resample(
-                len(material.test), settings.bootstrap, numpy_generator(settings.seed, "test resamples")
-            ),
-            ood_counts=resample(len(material.ood), settings.bootstrap, numpy_generator(settings.seed, "ood resamples")),
+            resamples=settings.bootstrap,
+            seed=settings.seed,
         )
         write_records(book, model, found)
         bar.set_postfix_str("pictures")
@@ -110,6 +117,7 @@ def evaluate(
         album.close()
         save_records(out / "records.json", book.records)
         save_scores(out / "scores.npz", material, found)
+        write_json(out / "abilities.json", {kind.__name__: reason(model, kind) for kind in CAPABILITIES})
         bar.update()
     seconds = time.perf_counter() - started
     images = len(material.test) + len(material.ood)

@@ -17,7 +17,10 @@ from visage.files import replacing
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Per-image values: of test images (n,), of OOD images (m,)."""
+    """Per-image values: of test images (n,), of OOD images (m,); of likelihoods that take long, of the first of them.
+
+    extra: figures that only some models have.
+    """
 
     errors: dict[str, NDArray[np.float64]]
     likelihood: Likelihood | None
@@ -25,6 +28,7 @@ class Findings:
     ood_scores: ood.Scores
     test_baselines: ood.Scores
     ood_baselines: ood.Scores
+    extra: dict[str, NDArray[np.float64]]
 
 
 def measure(subject: Subject, material: Material, bar: "tqdm[Any]") -> Findings:
@@ -34,7 +38,7 @@ def measure(subject: Subject, material: Material, bar: "tqdm[Any]") -> Findings:
         bar.set_postfix_str(what)
         bar.update()
 
-    dims, draws = material.test[0].size, subject.settings.draws
+    dims, draws, most = material.test[0].size, subject.settings.draws, subject.affordable
     doing("reconstruction")
     every: dict[str, reconstruction.Measure] = {
         "recon_mse": reconstruction.mse,
@@ -44,11 +48,11 @@ def measure(subject: Subject, material: Material, bar: "tqdm[Any]") -> Findings:
     errors = subject.errors(material.test, every)
     ood_errors = subject.errors(material.ood, {"recon_mse": reconstruction.mse})
     doing("likelihood of faces")
-    faces = subject.likelihood(material.test, draws)
-    valid = subject.likelihood(material.valid, 1)
+    faces = subject.likelihood(material.test[:most], draws)
+    valid = subject.likelihood(material.valid[:most], 1)
     typical = float(valid.bits_per_dim(dims).mean()) if valid else None
     doing("likelihood of other images")
-    others = subject.likelihood(material.ood, draws)
+    others = subject.likelihood(material.ood[:most], draws)
     doing("scores")
     tables = [
         ood.score_table(
@@ -68,6 +72,7 @@ def measure(subject: Subject, material: Material, bar: "tqdm[Any]") -> Findings:
         ood_scores=tables[1],
         test_baselines=ood.baselines(material.test, gaussian),
         ood_baselines=ood.baselines(material.ood, gaussian),
+        extra=subject.masked_errors(material.test) | subject.cycle_errors(material),
     )
 
 

@@ -1,4 +1,4 @@
-"""Log-likelihoods of 8-bit images, exact up to dequantisation or bounded from below."""
+"""Log-likelihoods of 8-bit images: exact up to dequantisation, bounded from below, or estimated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from torch import Tensor
 
 from visage.evaluation.batches import batches, torch_generator
 from visage.maths.units import bits_per_dim
-from visage.models.base import GenerativeModel, HasBound, HasLogProb, can
+from visage.models.base import EstimatesLogProb, GenerativeModel, HasBound, HasLogProb, can
+
+NOTES = {
+    "exact": "exact density, up to uniform dequantisation",
+    "upper_bound": "from the variational bound (ELBO)",
+    "estimate": "by the probability-flow ODE: up to its solver, random probes and uniform dequantisation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +27,12 @@ class Likelihood:
     nats: log P(image), or a lower bound on it.
     kind: of the bits per dimension that follow from it. "exact": the density of the dequantised image is computed, not
         bounded; what remains is uniform dequantisation, a bound itself. "upper_bound": from a lower bound on log P.
+        "estimate": neither (a numerical solver and random probes stand behind it).
     parts: of a bound: "elbo", "distortion" and "rate", elbo = -distortion - rate; empty otherwise.
     """
 
     nats: NDArray[np.float64]
-    kind: Literal["exact", "upper_bound"]
+    kind: Literal["exact", "upper_bound", "estimate"]
     parts: dict[str, NDArray[np.float64]]
 
     def bits_per_dim(self, dims: int) -> NDArray[np.float64]:
@@ -36,9 +43,7 @@ class Likelihood:
     @property
     def note(self) -> str:
         """What the kind means, for a table."""
-        if self.kind == "exact":
-            return "exact density, up to uniform dequantisation"
-        return "from the variational bound (ELBO)"
+        return NOTES[self.kind]
 
 
 def log_likelihood(
@@ -53,7 +58,7 @@ def log_likelihood(
     """Log-likelihoods of (n, S, S, 3) uint8 images, the mean over `draws` of the model's noise.
 
     Image i sees the same noise whatever the batch size, and whichever images it stands among. None where the model can
-    neither compute nor bound a likelihood. The model is in eval mode, gradients are off.
+    neither compute, bound nor estimate a likelihood. The model is in eval mode, gradients are off.
     """
     if isinstance(model, HasLogProb) and can(model, HasLogProb):
         log_prob = model.log_prob
@@ -69,6 +74,10 @@ def log_likelihood(
 
         means = _mean(terms, images, draws, seed, device, batch_size)
         return Likelihood(means[0], "upper_bound", dict(zip(("elbo", "distortion", "rate"), means, strict=True)))
+    if isinstance(model, EstimatesLogProb) and can(model, EstimatesLogProb):
+        estimate = model.estimate_log_prob
+        means = _mean(lambda x, g: (estimate(x, g),), images, draws, seed, device, batch_size)
+        return Likelihood(means[0], "estimate", {})
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import nn
 
 from visage.files import read_json, write_json
-from visage.models.base import GenerativeModel
+from visage.models.base import GenerativeModel, reason
 
 Kind = Literal["exact", "upper_bound", "lower_bound", "estimate", "undefined"]
 SQUARED_ERROR = "squared error, pixels in [0, 1]"
@@ -66,8 +66,7 @@ def load_records(path: Path) -> list[Record]:
 
 def why_not(model: GenerativeModel, *capabilities: type, otherwise: str) -> str:
     """Why the model has none of these capabilities, in words for a table; `otherwise` where it does not say."""
-    reasons = model.why_not()
-    return next((reasons[capability] for capability in capabilities if capability in reasons), otherwise)
+    return next((why for capability in capabilities if (why := reason(model, capability))), otherwise)
 
 
 def model_hash(model: nn.Module) -> str:

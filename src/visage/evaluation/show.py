@@ -8,9 +8,12 @@ from visage.evaluation.findings import Findings
 from visage.evaluation.material import Material
 from visage.evaluation.records import BITS_PER_DIM, SQUARED_ERROR
 from visage.evaluation.subject import STEPS, Subject
+from visage.models.base import Translates
 
 PAIRS = 8
 """Test images in reconstructions.png."""
+WISHES = 4
+"""Rows of wishes.png."""
 EXTREMES = 16
 """Images in ood_lowest.png and in inference.png."""
 
@@ -46,6 +49,7 @@ def draw_pictures(album: Album, subject: Subject, material: Material, found: Fin
             f"Each row walks in {STEPS - 1} equal steps between {ends}.",
             STEPS,
         )
+    _draw_abilities(album, subject, material)
     if found.test_scores:
         name, scores = next(iter(found.test_scores.items()))
         ranked = np.argsort(scores, kind="stable")
@@ -64,6 +68,52 @@ def draw_pictures(album: Album, subject: Subject, material: Material, found: Fin
             f"The {len(lowest)} out-of-distribution images to which the model gives the lowest scores ({name}).",
         )
     return cost
+
+
+def _draw_abilities(album: Album, subject: Subject, material: Material) -> None:
+    """Save the pictures that only some models can give."""
+    if rows := subject.inpainted(material.test[:PAIRS]):
+        album.add_rows(
+            "inpainting.png", rows, "Filling in", "Test faces, what the model sees of them, and what it makes of that."
+        )
+    if rows := subject.translated(material, PAIRS):
+        album.add_rows(
+            "translations.png",
+            rows,
+            "Translation",
+            f"{' and '.join(_domains(subject))}: in the first three rows faces of the first kind, their translations "
+            "to the second, and these translated back; below the other way round. None was picked.",
+        )
+    if varied := subject.varied(PAIRS):
+        album.add_rows(
+            "variants.png",
+            list(varied.values()),
+            "Other ways to sample",
+            f"From the same noise, row by row: {', '.join(varied)}.",
+        )
+    if rows := subject.wished(material, WISHES):
+        names = ", ".join(name.replace("_", " ") for name in subject.model.attributes)
+        album.add_rows(
+            "wishes.png",
+            rows,
+            "Wanted attributes",
+            f"First column: attributes of a test face. Then, from the same noise, one of them turned round: {names}.",
+        )
+    if guided := subject.guided(material, PAIRS):
+        strengths = ", ".join(f"w = {w:g}" for w in guided)
+        album.add_rows(
+            "guidance.png",
+            list(guided.values()),
+            "Guidance",
+            f"The same noise and attributes in each column; row by row: {strengths}.",
+        )
+
+
+def _domains(subject: Subject) -> tuple[str, str]:
+    model = subject.model
+    assert isinstance(model, Translates)
+    first, second = (name.replace("_", " ") for name in model.domains)
+    return first, second
 
 
 def show_failures(album: Album, subject: Subject, material: Material, found: Findings) -> None:

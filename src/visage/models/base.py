@@ -31,7 +31,7 @@ class Batch:
     """Training images and their attributes.
 
     x: (B, 3, S, S) float32 in [-1, 1].
-    y: (B, A) float32 in {0, 1}, CelebA attributes in their official order; A = 0 where the images have none.
+    y: (B, A) float32 in {0, 1}, the attributes that the model names in `attributes`, in that order.
     """
 
     x: Tensor
@@ -74,6 +74,8 @@ class Phase:
     fresh: take new training images for this phase, which count as shown. A phase that looks at none (a GAN's generator)
         or at those of the phase before says False and gets the previous batch.
     after: called once the parameters have been updated (weight clipping).
+    span: the part of the training in which this phase runs, from the first share of the steps (included) to the second
+        (excluded): what is trained in two stages has two phases with a span each.
     """
 
     player: str
@@ -81,6 +83,7 @@ class Phase:
     every: int = 1
     fresh: bool = True
     after: Callable[[], None] = _nothing
+    span: tuple[float, float] = (0.0, 1.0)
 
 
 class GenerativeModel(nn.Module, ABC):
@@ -92,20 +95,46 @@ class GenerativeModel(nn.Module, ABC):
 
     paper: ClassVar[str]
     """Authors, year and arXiv number or venue, for tables."""
+    first_stage: ClassVar[str] = ""
+    """The recipe in whose latents this model works; its constructor takes that model, which `Compresses`, third."""
+    likelihood_calls: int = 1
+    """Network calls behind one image's likelihood or bound; where it takes many, it is measured on fewer images."""
+
+    @property
+    def attributes(self) -> Sequence[str]:
+        """The names of the attributes that the model is given in `Batch.y`."""
+        return ()
 
     @abstractmethod
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
-        """Disjoint groups of modules that together hold every parameter; each group gets one optimiser."""
+        """Disjoint groups of modules that together hold every parameter; each group gets one optimiser.
+
+        A parameter that belongs to none does not require gradients.
+        """
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
         """The updates of one iteration, in order; the first one takes fresh images."""
 
+    def groups(self, y: Tensor) -> Tensor | None:
+        """The group of each training image for attributes y (N, A): (N,) integers from 0, or -1 where it is left out.
+
+        Batches then hold equally many images of every group: first those of group 0, then those of group 1, and so on.
+        None: all images are of one kind.
+        """
+        return None
+
     def initialize(self, batch: Batch) -> None:
-        """Data-dependent initialisation; called once, before the first step of a new training, never on resume."""
+        """Data-dependent initialisation; called once, before the first step of a new training, never on resume.
+
+        batch: `INITIAL_IMAGES` random training images, or all of them where there are fewer.
+        """
 
     def why_not(self) -> Mapping[type, str]:
-        """Capabilities that this model, as configured, does not have: protocol -> the reason, a phrase for a table."""
+        """Capabilities that this model, as configured, does not have: protocol -> the reason, a phrase for a table.
+
+        What is missing here is looked up in `UNLESS_SAID`.
+        """
         return {}
 
 
@@ -115,6 +144,88 @@ class Samples(Protocol):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Return (n, 3, S, S) in [-1, 1]; the model is in eval mode."""
+        ...
+
+
+@runtime_checkable
+class SamplesGiven(Protocol):
+    """Draws images that have wanted attributes."""
+
+    @property
+    def attributes(self) -> Sequence[str]:
+        """The names of the A attributes."""
+        ...
+
+    def sample_given(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return (n, 3, S, S) in [-1, 1] for y (n, A) in {0, 1}; image i does not depend on the other rows."""
+        ...
+
+
+@runtime_checkable
+class Guides(Protocol):
+    """Draws images that have wanted attributes, more or less insistently (classifier-free guidance)."""
+
+    @property
+    def guidance_scales(self) -> Sequence[float]:
+        """The strengths w at which to look, rising."""
+        ...
+
+    def sample_guided(self, y: Tensor, generator: torch.Generator, w: float) -> Tensor:
+        """Return (n, 3, S, S) in [-1, 1] for y (n, A) in {0, 1} at strength w; the same noise at every w."""
+        ...
+
+
+Sampler = Callable[[int, torch.Generator], Tensor]
+"""(n, generator) -> (n, 3, S, S) in [-1, 1], like `Samples.sample`."""
+
+
+@runtime_checkable
+class HasVariants(Protocol):
+    """Samples in other ways than `sample` does: truncated, at other temperatures, by other samplers."""
+
+    def variants(self) -> Mapping[str, Sampler]:
+        """Return a short name -> the sampler, in the order in which to show them; `sample` itself may be one."""
+        ...
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """Carries images of one group (`GenerativeModel.groups`) over to the other, and back."""
+
+    domains: tuple[str, str]
+    """What the images of group 0 and of group 1 are, in a word or two."""
+
+    def translate(self, x: Tensor, to: int) -> Tensor:
+        """Return images (B, 3, S, S) in [-1, 1] of group `to`, 0 or 1, for x (B, 3, S, S) of the other one."""
+        ...
+
+
+@runtime_checkable
+class Inpaints(Protocol):
+    """Fills in hidden parts of an image."""
+
+    def inpaint(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Hide a random part of each image and fill it in from the rest.
+
+        Return the completed images (B, 3, S, S) in [-1, 1], what was visible unchanged, and hidden (B, 1, S, S) in
+        {0, 1}, 1 where the image had been hidden.
+        """
+        ...
+
+
+@runtime_checkable
+class Compresses(Protocol):
+    """Turns images into smaller arrays and back, for a model that works on these."""
+
+    latent_shape: tuple[int, int, int]
+    """(C, s, s) of one image."""
+
+    def compress(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return (B, C, s, s) for x (B, 3, S, S), a draw of q(z | x)."""
+        ...
+
+    def decompress(self, z: Tensor) -> Tensor:
+        """Return (B, 3, S, S) in [-1, 1] for z (B, C, s, s)."""
         ...
 
 
@@ -188,6 +299,15 @@ class HasBound(Protocol):
 
 
 @runtime_checkable
+class EstimatesLogProb(Protocol):
+    """Estimates log p(image): neither exact nor a bound (a numerical solver and random probes stand behind it)."""
+
+    def estimate_log_prob(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return (B,), nats per 8-bit image, up to uniform dequantisation as in `HasLogProb`."""
+        ...
+
+
+@runtime_checkable
 class ScoresOod(Protocol):
     """Scores of its own by which a model tells faces from other images."""
 
@@ -196,12 +316,41 @@ class ScoresOod(Protocol):
         ...
 
 
-CAPABILITIES: tuple[type, ...] = (Samples, Reconstructs, Encodes, Decodes, HasLogProb, HasBound, ScoresOod)
+CAPABILITIES: tuple[type, ...] = (
+    Samples,
+    SamplesGiven,
+    Translates,
+    Inpaints,
+    Reconstructs,
+    Encodes,
+    Decodes,
+    HasLogProb,
+    HasBound,
+    EstimatesLogProb,
+    ScoresOod,
+)
+"""What can be asked of every model; `HasVariants`, `Guides`, `Compresses` are extras: their absence needs no reason."""
+UNLESS_SAID: Mapping[type, str] = {
+    SamplesGiven: "learns from images alone and knows no attributes",
+    Translates: "learns one kind of image, not the way between two",
+    Inpaints: "is not trained to fill in hidden parts",
+    EstimatesLogProb: "has no estimate of log p(x)",
+}
+"""Reasons that hold for most models; one that has a better one says so in `why_not`."""
+INITIAL_IMAGES = 1024
+"""Images that a data-dependent initialisation sees, at most."""
 
 
 def can(model: GenerativeModel, capability: type) -> bool:
     """Whether the model, as configured, has the capability."""
     return isinstance(model, capability) and capability not in model.why_not()
+
+
+def reason(model: GenerativeModel, capability: type) -> str:
+    """Why the model, as configured, does not have the capability; empty where it has it or does not say."""
+    if can(model, capability):
+        return ""
+    return model.why_not().get(capability, UNLESS_SAID.get(capability, ""))
 
 
 def names() -> list[str]:
@@ -236,14 +385,16 @@ def config_type(model: type[GenerativeModel]) -> type:
     return hint
 
 
-def build(name: str, settings: Mapping[str, Any], size: int) -> GenerativeModel:
+def build(name: str, settings: Mapping[str, Any], size: int, first: GenerativeModel | None = None) -> GenerativeModel:
     """Construct a model from its file name and settings that `visage.params` has validated.
+
+    first: the model of its first stage, where it has one.
 
     Raises:
         LookupError: no such model.
-        TypeError: a setting is missing or unknown.
+        TypeError: a setting is missing or unknown, or the first stage is.
         ValueError: settings that do not go together, or do not suit the size.
     """
     model = find(name)
-    config = config_type(model)(**settings)
-    return model(config, size)
+    config = config_type(model)(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    return model(config, size) if first is None else model(config, size, first)  # type: ignore[call-arg]

@@ -1,5 +1,6 @@
 """Batches from one array of 8-bit images: shuffled, flipped, scaled, and always able to say where it stands."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,48 @@ DEVICE_SHARE = 0.25
 """The images live on the GPU where they take less than this share of its free memory; indexing there costs nothing."""
 
 
+class Pool:
+    """Rows of one group of images in an endless shuffled stream; an epoch's incomplete last part is dropped.
+
+    rows: (n,) their row numbers; take: how many of them a batch holds.
+    """
+
+    def __init__(self, rows: Tensor, take: int, seed: int) -> None:
+        self.rows, self.take, self.seed = rows, take, seed
+        self.epoch, self.position = 0, 0
+        self.order = self._shuffle()
+
+    def _shuffle(self) -> Tensor:
+        # a generator of its own for each epoch: (epoch, position) alone says where the stream stands
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (self.epoch + 1))
+        return self.rows[torch.randperm(len(self.rows), generator=generator)]
+
+    def next(self) -> Tensor:
+        """The next rows, (take,)."""
+        if self.position + self.take > len(self.rows):
+            self.epoch, self.position = self.epoch + 1, 0
+            self.order = self._shuffle()
+        self.position += self.take
+        return self.order[self.position - self.take : self.position]
+
+    def go_to(self, epoch: int, position: int) -> None:
+        """Stand where a stream of the same rows stood."""
+        self.epoch, self.position = epoch, position
+        self.order = self._shuffle()
+
+
 class Feed:
-    """An endless stream of training batches, a new order in every epoch; an epoch's incomplete last batch is dropped.
+    """An endless stream of training batches, a new order in every epoch.
 
     Args:
         images: (N, S, S, 3) uint8, may be memory-mapped.
-        attributes: (N, A) uint8.
+        attributes: (N, A) uint8, those that the model is given.
         flip: mirror each image with probability 1/2.
         seed: of orders and flips. The same seed gives the same batches on every device.
+        groups: of the model, (N,): batches hold equally many images of each, in order; -1 = left out. None: one kind.
 
     Raises:
-        UserError: there are fewer images than one batch.
+        UserError: there are fewer images, of a group, than a batch holds; the batch cannot be shared out equally.
     """
 
     def __init__(
@@ -37,57 +69,68 @@ class Feed:
         flip: bool,
         seed: int,
         device: torch.device,
+        groups: Tensor | None = None,
     ) -> None:
-        if len(images) < batch_size:
-            raise UserError(
-                f"params.yaml: train.batch_size is {batch_size}, but there are {len(images)} training images"
-            )
+        rows = [torch.arange(len(images))] if groups is None else _members(groups, batch_size)
+        for i, members in enumerate(rows):
+            if len(members) < batch_size // len(rows):
+                share, kind = "", ""
+                if groups is not None:
+                    share, kind = f", {batch_size // len(rows)} of each group", f" of group {i} of {len(rows)}"
+                raise UserError(
+                    f"params.yaml: train.batch_size is {batch_size}{share}, "
+                    f"but there are {len(members)} training images{kind}"
+                )
+        self.pools = [Pool(members, batch_size // len(rows), seed + 7919 * i) for i, members in enumerate(rows)]
         self.attributes = torch.from_numpy(np.array(attributes)).float().to(device)
         self.images = images
         self.on_device = torch.from_numpy(np.array(images)).to(device) if _fits(images, device) else None
-        self.batch_size, self.flip, self.seed, self.device = batch_size, flip, seed, device
-        self.epoch, self.position = 0, 0
-        self.order = self._shuffle()
+        self.flip, self.device = flip, device
         self.coin = torch.Generator().manual_seed(seed)
-
-    def _shuffle(self) -> Tensor:
-        # a generator of its own for each epoch: (epoch, position) alone says where the stream stands
-        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (self.epoch + 1))
-        return torch.randperm(len(self.images), generator=generator)
 
     def next(self) -> Batch:
         """The next batch."""
-        if self.position + self.batch_size > len(self.images):
-            self.epoch, self.position = self.epoch + 1, 0
-            self.order = self._shuffle()
-        index = self.order[self.position : self.position + self.batch_size]
-        self.position += self.batch_size
-        # the order in a batch is random: mirroring its first k ~ Binomial(B, 1/2) images mirrors each with chance 1/2
-        mirrored = int((torch.rand(self.batch_size, generator=self.coin) < 0.5).sum()) if self.flip else 0
-        return self._take(index, mirrored)
+        parts = [self._images(pool.next(), self.flip) for pool in self.pools]
+        return _joined(parts)
 
     def first(self, n: int) -> Batch:
-        """The first n images of the first epoch's order, not mirrored; leaves the stream where it stands."""
-        return self._take(self.order[:n], mirrored=0)
+        """The first n images, equally many of each group, not mirrored; leaves the stream where it stands."""
+        return _joined([self._images(pool.order[: n // len(self.pools)], flip=False) for pool in self.pools])
 
-    def _take(self, index: Tensor, mirrored: int) -> Batch:
+    def _images(self, rows: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
         if self.on_device is not None:
-            images = self.on_device.index_select(0, index.to(self.device))
+            images = self.on_device.index_select(0, rows.to(self.device))
         else:
-            images = torch.from_numpy(np.take(self.images, index.numpy(), axis=0)).to(self.device)
+            images = torch.from_numpy(np.take(self.images, rows.numpy(), axis=0)).to(self.device)
+        # the order of the rows is random: mirroring the first k ~ Binomial(n, 1/2) mirrors each with chance 1/2
+        mirrored = int((torch.rand(len(rows), generator=self.coin) < 0.5).sum()) if flip else 0
         if mirrored:
             images = torch.cat([images[:mirrored].flip(2), images[mirrored:]])
-        return Batch(to_float(images), self.attributes.index_select(0, index.to(self.device)))
+        return images, self.attributes.index_select(0, rows.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands."""
-        return {"epoch": self.epoch, "position": self.position, "coin": self.coin.get_state()}
+        stands = [{"epoch": pool.epoch, "position": pool.position} for pool in self.pools]
+        return {"pools": stands, "coin": self.coin.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where a stream over the same images stood."""
-        self.epoch, self.position = state["epoch"], state["position"]
-        self.order = self._shuffle()
+        for pool, stood in zip(self.pools, state["pools"], strict=True):
+            pool.go_to(**stood)
         self.coin.set_state(state["coin"])
+
+
+def _members(groups: Tensor, batch_size: int) -> list[Tensor]:
+    """The row numbers of each group."""
+    count = max(2, int(groups.max()) + 1)  # a group without any image is noticed as well
+    if batch_size % count:
+        raise UserError(f"params.yaml: train.batch_size {batch_size} cannot be shared out to {count} groups equally")
+    return [(groups == i).nonzero().flatten() for i in range(count)]
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+    images, attributes = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
+    return Batch(to_float(images), attributes)
 
 
 def _fits(images: NDArray[np.uint8], device: torch.device) -> bool:

@@ -14,14 +14,11 @@ from tqdm import tqdm
 
 from visage.config import TrainConfig
 from visage.errors import UserError
-from visage.models.base import Batch, GenerativeModel, Phase, Step
+from visage.models.base import INITIAL_IMAGES, Batch, GenerativeModel, Phase, Step
 from visage.training.checkpoint import Checkpoint
 from visage.training.ema import Ema
 from visage.training.feed import Feed
 from visage.training.interruption import listening
-
-INITIAL_IMAGES = 256
-"""Images that a data-dependent initialisation sees."""
 
 
 class Observer(Protocol):
@@ -54,6 +51,12 @@ class Training:
             player: [p for module in modules for p in module.parameters()]
             for player, modules in model.players().items()
         }
+        unknown = set(config.lr_factors) - set(self.parameters)
+        if unknown:
+            raise UserError(
+                f"params.yaml: train.lr_factors: {min(unknown)} is no player of this model "
+                f"(there are: {', '.join(self.parameters)})"
+            )
         self.optimizers = {player: _optimizer(p, config, self.device) for player, p in self.parameters.items()}
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
@@ -66,11 +69,11 @@ class Training:
     def iterate(self) -> None:
         """One iteration: every phase that is due, in order; then the moving average."""
         lr = self.lr()
-        for optimizer in self.optimizers.values():
+        for player, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * self.config.lr_factors.get(player, 1.0)
         for phase in self.phases:
-            if self.step % phase.every == 0:
+            if is_due(phase, self.step, self.steps):
                 if phase.fresh:
                     batch = self.feed.next()
                     self.images_shown += len(batch.x)
@@ -247,8 +250,14 @@ def run(
 
 def total_steps(config: TrainConfig, phases: Sequence[Phase]) -> int:
     """Iterations until `kimg` thousand training images have been shown."""
-    shown = config.batch_size * sum(1 / phase.every for phase in phases if phase.fresh)
-    return max(1, round(config.kimg * 1000 / shown))
+    shares = sum((phase.span[1] - phase.span[0]) / phase.every for phase in phases if phase.fresh)
+    return max(1, round(config.kimg * 1000 / (config.batch_size * shares)))
+
+
+def is_due(phase: Phase, step: int, steps: int) -> bool:
+    """Whether the phase runs in this iteration, counted from 0, of so many."""
+    start, stop = (round(share * steps) for share in phase.span)
+    return start <= step < stop and step % phase.every == 0
 
 
 def snapshot_steps(steps: int, snapshots: int) -> set[int]:
@@ -258,10 +267,16 @@ def snapshot_steps(steps: int, snapshots: int) -> set[int]:
 
 def _optimizer(parameters: Sequence[Tensor], config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     fused = device.type in {"cpu", "cuda"}  # 2.3 times faster than the plain loop on a CPU
+    # biases, gains and tokens are not decayed: the decay is against large matrices
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
     if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.RMSprop(groups, lr=config.lr)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
+    return kind(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:

@@ -87,7 +87,16 @@ def load_trained(folder: Path, config: RunConfig) -> GenerativeModel:
     path = folder / "model.safetensors"
     if not path.is_file():
         raise UserError(f"{path} is missing: run `dvc repro train@{config.name}`")
-    model = build(config.model, config.settings, config.size)
+    return _load(build_model(config), path, config).eval()
+
+
+def build_model(config: RunConfig) -> GenerativeModel:
+    """Build the model of a run, with that of its first stage, both with their initial weights."""
+    first = build_model(config.first_stage) if config.first_stage else None
+    return build(config.model, config.settings, config.size, first)
+
+
+def _load(model: GenerativeModel, path: Path, config: RunConfig) -> GenerativeModel:
     weights: dict[str, Tensor] = load_file(path)
     try:
         model.load_state_dict(weights)
@@ -95,4 +104,4 @@ def load_trained(folder: Path, config: RunConfig) -> GenerativeModel:
         raise UserError(
             f"{path} does not fit configs/{config.name}.json: run `dvc repro train@{config.name}`"
         ) from error
-    return model.eval()
+    return model

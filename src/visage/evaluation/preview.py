@@ -1,0 +1,52 @@
+"""What a model makes of fixed noise, or of fixed faces: looked at over the training, it shows the training."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visage.data.arrays import Faces
+from visage.maths.pixels import to_float, to_uint8
+from visage.models.base import GenerativeModel, Inpaints, Reconstructs, Samples, Translates, can
+
+IMAGES, COLUMNS = 64, 8
+"""Images of a grid, and of its rows."""
+
+
+@torch.no_grad()
+def preview(model: GenerativeModel, faces: Faces, seed: int, device: torch.device) -> NDArray[np.uint8] | None:
+    """A grid of 8 columns, (64, S, S, 3) uint8, the same question at every call.
+
+    Samples where the model draws any; else faces in a row above what it makes of them: translations, completions or
+    reconstructions. None where it does none of these. The model is in eval mode.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(model, Samples) and can(model, Samples):
+        return _pixels(model.sample(IMAGES, generator))
+    if isinstance(model, Translates) and can(model, Translates):
+        group = model.groups(torch.from_numpy(faces.columns(model.attributes)).float())
+        assert group is not None  # a model that translates knows its two kinds of images
+        pairs = [_pairs(x := _faces(faces, (group == i).numpy(), device), model.translate(x, 1 - i)) for i in (0, 1)]
+        return _pixels(torch.cat(pairs))
+    x = _faces(faces, np.ones(len(faces.images), bool), device, IMAGES // 2)
+    if isinstance(model, Inpaints) and can(model, Inpaints):
+        return _pixels(_pairs(x, model.inpaint(x, generator)[0]))
+    if isinstance(model, Reconstructs) and can(model, Reconstructs):
+        return _pixels(_pairs(x, model.reconstruct(x)))
+    return None
+
+
+def _faces(faces: Faces, which: NDArray[np.bool_], device: torch.device, n: int = IMAGES // 4) -> Tensor:
+    rows = np.flatnonzero(which)[:n]
+    return to_float(torch.from_numpy(np.array(faces.images[rows])).to(device))
+
+
+def _pairs(above: Tensor, below: Tensor) -> Tensor:
+    """Rows of `COLUMNS` images, each row of `above` over its row of `below`."""
+    rows = [list(part.split(COLUMNS)) for part in (above, below)]
+    return torch.cat([row for pair in zip(*rows, strict=True) for row in pair])
+
+
+def _pixels(x: Tensor) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = to_uint8(x).cpu().numpy()
+    return pixels

@@ -1,0 +1,191 @@
+"""The U-Net of Ho et al. 2020 (arXiv:2006.11239, appendix B), which predicts something the shape of its input.
+
+    time embedding -> at every resolution: residual blocks, attention at some -> halve -> ... -> middle -> ... -> double
+
+Residual blocks get the embedding of the time (and of a condition, added to it); every block on the way down hands its
+output to one on the way up.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(t: Tensor, channels: int) -> Tensor:
+    """Sines and cosines of t at frequencies from 1 down to 1/10000 (Vaswani et al. 2017, section 3.5).
+
+    t: (B,), of the order of 0 to 1000. Returns (B, channels) float32; channels is even.
+    """
+    half = channels // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation with 32 groups as in the paper, or groups of 4 channels where that is not possible."""
+    return nn.GroupNorm(32 if channels >= 128 and channels % 32 == 0 else channels // 4, channels)
+
+
+def zero(module: nn.Conv2d) -> nn.Conv2d:
+    """Start the layer at zero, so that what it is added to passes unchanged at first."""
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, each after normalisation and SiLU, with the embedding added between them."""
+
+    def __init__(self, ins: int, outs: int, embedding: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = norm(ins), nn.Conv2d(ins, outs, 3, padding=1)
+        self.embed = nn.Linear(embedding, outs)
+        self.norm2, self.conv2 = norm(outs), zero(nn.Conv2d(outs, outs, 3, padding=1))
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Identity() if ins == outs else nn.Conv2d(ins, outs, 1)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """x: (B, ins, s, s); e: (B, embedding). Return (B, outs, s, s)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.embed(F.silu(e))[:, :, None, None]
+        out: Tensor = self.skip(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return out
+
+
+class Attention(nn.Module):
+    """Every position looks at every other, one head, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, s, s) to the same."""
+        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)  # (B, s*s, C) each
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        out: Tensor = x + self.out(h)
+        return out
+
+
+class Level(nn.Module):
+    """A residual block, and attention after it or not."""
+
+    def __init__(self, ins: int, outs: int, embedding: int, dropout: float, attends: bool) -> None:
+        super().__init__()
+        self.block = ResidualBlock(ins, outs, embedding, dropout)
+        self.attention = Attention(outs) if attends else nn.Identity()
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """x: (B, ins, s, s); e: (B, embedding)."""
+        out: Tensor = self.attention(self.block(x, e))
+        return out
+
+
+class UNet(nn.Module):
+    """Images (B, channels, s, s) and times (B,) to predictions (B, channels, s, s), float32.
+
+    Args:
+        channels: of the image.
+        size: side of the image in pixels.
+        width: channels at the highest resolution.
+        multipliers: channels at each resolution in units of `width`; each is half of the one before it.
+        blocks: residual blocks at each resolution on the way down, one more on the way up.
+        attention: the sides, in pixels, of the resolutions that have attention.
+        dropout: in the residual blocks.
+        patch: pixels of a patch x patch square become channels of one position first (pixel-unshuffle): a deviation
+            that makes small networks quick; 1 is the paper's.
+        condition: dimensions of a condition that is added to the time embedding, 0 for none.
+
+    Raises:
+        ValueError: the image cannot be halved that often, or the width is not a multiple of 4.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        *,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention: Sequence[int],
+        dropout: float,
+        patch: int,
+        condition: int = 0,
+    ) -> None:
+        super().__init__()
+        if width % 4:
+            raise ValueError(f"width: {width} must be a multiple of 4, the channels of a normalisation group")
+        if size % (patch * 2 ** (len(multipliers) - 1)):
+            raise ValueError(
+                f"size {size} cannot be halved {len(multipliers) - 1} times after patches of {patch}: "
+                f"choose a multiple of {patch * 2 ** (len(multipliers) - 1)}, or fewer multipliers"
+            )
+        embedding = 4 * width
+        self.width, self.patch = width, patch
+        self.time = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.condition = nn.Linear(condition, embedding) if condition else None
+        side, widths = size // patch, [width * m for m in multipliers]
+
+        self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
+        self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
+        skips, now = [width], width
+        for i, outs in enumerate(widths):
+            levels = nn.ModuleList()
+            for _ in range(blocks):
+                levels.append(Level(now, outs, embedding, dropout, side >> i in attention))
+                now = outs
+                skips.append(now)
+            self.down.append(levels)
+            if i < len(widths) - 1:
+                self.downsample.append(nn.Conv2d(now, now, 3, stride=2, padding=1))
+                skips.append(now)
+
+        self.middle = nn.ModuleList(
+            [
+                Level(now, now, embedding, dropout, attends=bool(attention)),
+                ResidualBlock(now, now, embedding, dropout),
+            ]
+        )
+
+        self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
+        for i, outs in reversed(list(enumerate(widths))):
+            levels = nn.ModuleList()
+            for _ in range(blocks + 1):
+                levels.append(Level(now + skips.pop(), outs, embedding, dropout, side >> i in attention))
+                now = outs
+            self.up.append(levels)
+            if i:
+                self.upsample.append(nn.Conv2d(now, now, 3, padding=1))
+        self.head = nn.Sequential(norm(now), nn.SiLU(), zero(nn.Conv2d(now, channels * patch**2, 3, padding=1)))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x: (B, channels, s, s); t: (B,), of the order of 0 to 1000; condition: (B, condition)."""
+        e = self.time(sinusoidal_embedding(t, self.width))
+        if self.condition is not None:
+            e = e + self.condition(condition)
+        h = self.stem(F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
+        skips = [h]
+        for i, levels in enumerate(self.down):
+            for level in levels:
+                h = level(h, e)
+                skips.append(h)
+            if i < len(self.downsample):
+                h = self.downsample[i](h)
+                skips.append(h)
+        for level in self.middle:
+            h = level(h, e)
+        for i, levels in enumerate(self.up):
+            for level in levels:
+                h = level(torch.cat([h, skips.pop()], dim=1), e)
+            if i < len(self.upsample):
+                h = self.upsample[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        out = self.head(h).float()
+        return F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
