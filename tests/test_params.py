@@ -55,7 +55,6 @@ def put(raw, dotted, value):
         ("runs", ["vae_32"], ["runs", "vae_32", "<recipe>-<size>"]),
         ("runs", ["vae-32", "vae-32"], ["vae-32", "twice"]),
         ("runs", ["vae-48"], ["vae-48", "preprocess.sizes"]),
-        ("runs", [], ["runs", "at least 1"]),
         ("data.source", "folder", ["data", "data.root"]),
         ("preprocess.crop.right", 170, ["crop", "square"]),
         ("preprocess.crop.bottom", 230, ["crop", "218"]),
@@ -79,6 +78,12 @@ def test_mistakes_are_one_line_that_names_them(raw, resolve, key, value, words):
     assert "params.yaml" in message
     assert "\n" not in message
     assert [word for word in words if word not in message] == []
+
+
+def test_nothing_to_train_is_said(raw, resolve):
+    raw |= {"runs": [], "latent_sizes": []}
+    with pytest.raises(UserError, match="nothing to train"):
+        resolve(raw)
 
 
 def test_missing_keys_and_files_are_named(raw, resolve, tmp_path):

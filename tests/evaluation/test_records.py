@@ -13,7 +13,6 @@ from visage.models.base import HasBound, HasLogProb, Samples
 
 @pytest.fixture
 def book():
-    rng = np.random.default_rng(0)
     return Book("data", "model", resamples=100, seed=1)
 
 

@@ -43,8 +43,8 @@ def _faces(faces: Faces, which: NDArray[np.bool_], device: torch.device, n: int 
 
 def _pairs(above: Tensor, below: Tensor) -> Tensor:
     """Rows of `COLUMNS` images, each row of `above` over its row of `below`."""
-    rows = [list(part.split(COLUMNS)) for part in (above, below)]
-    return torch.cat([row for pair in zip(*rows, strict=True) for row in pair])
+    starts = range(0, len(above), COLUMNS)
+    return torch.cat([part[start : start + COLUMNS] for start in starts for part in (above, below)])
 
 
 def _pixels(x: Tensor) -> NDArray[np.uint8]:

@@ -397,4 +397,4 @@ def build(name: str, settings: Mapping[str, Any], size: int, first: GenerativeMo
     """
     model = find(name)
     config = config_type(model)(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
-    return model(config, size) if first is None else model(config, size, first)  # type: ignore[call-arg]
+    return model(config, size) if first is None else model(config, size, first)

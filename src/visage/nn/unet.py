@@ -129,7 +129,7 @@ class UNet(nn.Module):
                 f"choose a multiple of {patch * 2 ** (len(multipliers) - 1)}, or fewer multipliers"
             )
         embedding = 4 * width
-        self.width, self.patch = width, patch
+        self.width, self.patch, self.blocks, self.levels = width, patch, blocks, len(multipliers)
         self.time = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.condition = nn.Linear(condition, embedding) if condition else None
         side, widths = size // patch, [width * m for m in multipliers]
@@ -138,12 +138,10 @@ class UNet(nn.Module):
         self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
         skips, now = [width], width
         for i, outs in enumerate(widths):
-            levels = nn.ModuleList()
             for _ in range(blocks):
-                levels.append(Level(now, outs, embedding, dropout, side >> i in attention))
+                self.down.append(Level(now, outs, embedding, dropout, side >> i in attention))
                 now = outs
                 skips.append(now)
-            self.down.append(levels)
             if i < len(widths) - 1:
                 self.downsample.append(nn.Conv2d(now, now, 3, stride=2, padding=1))
                 skips.append(now)
@@ -157,11 +155,9 @@ class UNet(nn.Module):
 
         self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
         for i, outs in reversed(list(enumerate(widths))):
-            levels = nn.ModuleList()
             for _ in range(blocks + 1):
-                levels.append(Level(now + skips.pop(), outs, embedding, dropout, side >> i in attention))
+                self.up.append(Level(now + skips.pop(), outs, embedding, dropout, side >> i in attention))
                 now = outs
-            self.up.append(levels)
             if i:
                 self.upsample.append(nn.Conv2d(now, now, 3, padding=1))
         self.head = nn.Sequential(norm(now), nn.SiLU(), zero(nn.Conv2d(now, channels * patch**2, 3, padding=1)))
@@ -172,20 +168,20 @@ class UNet(nn.Module):
         if self.condition is not None:
             e = e + self.condition(condition)
         h = self.stem(F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
-        skips = [h]
-        for i, levels in enumerate(self.down):
-            for level in levels:
-                h = level(h, e)
+        skips, down, up = [h], iter(self.down), iter(self.up)
+        for i in range(self.levels):
+            for _ in range(self.blocks):
+                h = next(down)(h, e)
                 skips.append(h)
-            if i < len(self.downsample):
+            if i < self.levels - 1:
                 h = self.downsample[i](h)
                 skips.append(h)
         for level in self.middle:
             h = level(h, e)
-        for i, levels in enumerate(self.up):
-            for level in levels:
-                h = level(torch.cat([h, skips.pop()], dim=1), e)
-            if i < len(self.upsample):
+        for i in range(self.levels):
+            for _ in range(self.blocks + 1):
+                h = next(up)(torch.cat([h, skips.pop()], dim=1), e)
+            if i < self.levels - 1:
                 h = self.upsample[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))
         out = self.head(h).float()
         return F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
