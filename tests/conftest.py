@@ -31,7 +31,7 @@ def run_config(shipped):
     """A function: recipe, size, scale -> the config that params.yaml gives it."""
 
     def make(recipe: str, size: int = 32, scale: str = "demo", **train) -> RunConfig:
-        latent = recipe in parameters.LATENT_RECIPES
+        latent = recipe == parameters.LATENT_RECIPES[-1]
         changed = shipped.model_copy(
             update={
                 "runs": [] if latent else [f"{recipe}-{size}"],

@@ -90,8 +90,9 @@ def test_builds_at_every_size_and_scale(recipe, run_config):
 
 
 def test_an_impossible_size_is_refused_with_a_reason(config):
+    first = config.first_stage and dataclasses.replace(config.first_stage, size=30)
     with pytest.raises(ValueError, match=r"\d"):
-        build_model(dataclasses.replace(config, size=30))
+        build_model(dataclasses.replace(config, size=30, first_stage=first))
 
 
 def test_players_are_disjoint_and_hold_every_parameter(model):

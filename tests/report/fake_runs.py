@@ -231,6 +231,8 @@ def evaluate(root: Path, config: RunConfig) -> None:
         record(f"ood_baseline/{name}", value, half=0.01, unit="AUROC", n=N + M) for name, value in BASELINES.items()
     ]
     write_json(folder / "records.json", records)
+    why = {"Reconstructs": "" if about.reconstructs else no_code, "HasLogProb": "" if about.likelihood else about.why}
+    write_json(folder / "abilities.json", {"Samples": "", "Decodes": "", **why})
     metrics: dict[str, Any] = {}
     for entry in records:
         group, _, figure = entry["name"].rpartition("/")

@@ -29,8 +29,12 @@ from visage.report.wording import share
 
 INK = "#1b2430"
 """Colour of text, axes and neutral data; in the page's SVG it becomes `currentColor`."""
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933", "#44aa99", "#aa4499")
-"""Okabe and Ito's colours that hold on white and on black, then four of Paul Tol's."""
+PALETTE = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#882255", "#999933", "#44aa99", "#aa4499", "#6699cc", "#cc6677"),
+    *("#117733", "#ddaa33", "#7f6fc9", "#997700", "#994455", "#77aadd"),
+)
+"""Okabe and Ito's colours that hold on white and on black, then Paul Tol's; so many that neighbours differ most."""
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
 POINTS = 300

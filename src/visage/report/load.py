@@ -76,6 +76,7 @@ class Run:
     scores: "<test or ood>/<score>" -> (n,) per-image scores, higher = less like the training faces.
     cost: what training took (seconds, images_per_second, peak_memory_mb, ...); empty where it is not known.
     sampling: seconds for 64 samples, None where not known.
+    abilities: capability -> why the model does not have it, empty where it has; empty where the run is not evaluated.
     missing: files that are not there, from the project's root.
     """
 
@@ -90,6 +91,7 @@ class Run:
     failures: Failures | None
     cost: Mapping[str, Any]
     sampling: float | None
+    abilities: Mapping[str, str]
     missing: Sequence[str]
 
     @property
@@ -168,6 +170,7 @@ def load_run(name: str, root: Path) -> Run:
         failures=None if failures is None else _failures(failures),
         cost=reader.json(f"metrics/cost/train/{name}.json", {}),
         sampling=reader.json(f"metrics/cost/evaluate/{name}.json", {}).get("sample_seconds_per_64"),
+        abilities=reader.json(f"{evaluate}/abilities.json", {}),
         missing=reader.missing,
     )
 

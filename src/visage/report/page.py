@@ -30,8 +30,23 @@ OTHERS = {
 SHORT = {"synthetic": "drawn clothes"}
 """The same where a legend has little room."""
 SIDE_BY_SIDE = ("samples.png", "reconstructions.png", "interpolation.png")
-"""Pictures that every model should have, in this order, with the figure whose reason explains a missing one."""
-EXPLAINED_BY = {"reconstructions.png": "recon_mse"}
+"""Pictures that every model should have, in this order; of others only those that are there are shown."""
+EXPLAINED_BY = {"samples.png": "Samples", "reconstructions.png": "Reconstructs", "interpolation.png": "Decodes"}
+"""The capability whose reason explains a missing picture."""
+ABILITIES = {
+    "Samples": "samples",
+    "SamplesGiven": "samples with attributes",
+    "Translates": "translates",
+    "Inpaints": "fills in",
+    "Reconstructs": "reconstructs",
+    "Encodes": "encodes",
+    "Decodes": "interpolates",
+    "HasLogProb": "density",
+    "HasBound": "bound",
+    "EstimatesLogProb": "estimated density",
+    "ScoresOod": "own OOD score",
+}
+"""Capabilities in the words of the page."""
 GALLERY = "failures.png"
 DOTS = ("recon_mse", "psnr", "ssim", "rate", "bits_per_dim", "ood_auroc")
 """Figures that get a chart over all runs of one size."""
@@ -82,6 +97,7 @@ class RunSection:
     histograms: Sequence[Drawing]
     roc: Sequence[Drawing]
     ood: Sequence[Record]
+    more: Sequence[Record]
     worst: Worst | None
 
 
@@ -92,6 +108,7 @@ class SizeSection:
     size: int
     rows: Sequence[tuple[Run, Sequence[table.Cell]]]
     notes: Sequence[str]
+    abilities: Sequence[tuple[Run, Sequence[str | None]]]
     dots: Sequence[Drawing]
     charts: Sequence[Drawing]
     histograms: Sequence[Drawing]
@@ -141,6 +158,8 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
         findings=[finding for run in runs for finding in find(run, others)],
         sizes=sizes,
         columns=table.COLUMNS,
+        abilities=ABILITIES.values(),
+        words=ABILITIES,
         kinds=wording.KINDS,
         look=look,
     )
@@ -220,6 +239,7 @@ def _size_section(
         size=size,
         rows=rows,
         notes=table.footnotes([cells for _, cells in rows]),
+        abilities=[(run, [run.abilities.get(ability) for ability in ABILITIES]) for run in mine if run.abilities],
         dots=[
             drawing
             for column in table.MEASURES
@@ -254,7 +274,7 @@ def _comparisons(runs: Sequence[Run]) -> list[tuple[str, str, Sequence[Shown]]]:
     files = [file for file in SIDE_BY_SIDE if file in there] + [file for file in there if file not in SIDE_BY_SIDE]
     found: list[tuple[str, str, Sequence[Shown]]] = []
     for file in files:
-        shown = [_shown(run, file) for run in runs]
+        shown = [_shown(run, file) for run in runs if file in SIDE_BY_SIDE or file in run.pictures]
         title = next(entry.picture.title for entry in shown if entry.picture)
         found.append((title, Path(file).stem, shown))
     return found
@@ -265,8 +285,7 @@ def _shown(run: Run, file: str) -> Shown:
     image = inline(picture.path, run.config.size) if picture else None
     reason = ""
     if picture is None:
-        record = table.record_of(run, EXPLAINED_BY.get(file, ""))
-        reason = record.note if record.note and not record.note.startswith("the evaluation") else "this run has none"
+        reason = run.abilities.get(EXPLAINED_BY[file]) or table.NOT_EVALUATED
     return Shown(run.name, f"{run.name}-{Path(file).stem}", picture, image, reason)
 
 
@@ -287,8 +306,14 @@ def _run_section(run: Run, look: Look, other: str) -> RunSection:
         histograms=[drawing for score in scores for drawing in figures.histogram(run, look, score, other)],
         roc=figures.roc_of_run(run, look, scores, other),
         ood=[record for record in run.records.values() if record.name.startswith(("ood/", "ood_baseline/"))],
+        more=[record for record in run.records.values() if _is_more(record)],
         worst=_worst(run),
     )
+
+
+def _is_more(record: Record) -> bool:
+    """Whether a figure stands neither in the comparison's table nor among the AUROCs."""
+    return "/" not in record.name and record.name not in {column.key for column in table.MEASURES}
 
 
 def own_scores(run: Run) -> list[str]:

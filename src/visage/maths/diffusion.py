@@ -1,0 +1,140 @@
+"""Gaussian diffusion in discrete time: the formulas that DDPM, DDIM and their successors print.
+
+    q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I),    abar_t = product of 1 - beta_s over s = 1..t,    abar_0 = 1
+
+Ho et al. 2020 (arXiv:2006.11239), Song et al. 2021 (arXiv:2010.02502), Nichol & Dhariwal 2021 (arXiv:2102.09672),
+Salimans & Ho 2022 (arXiv:2202.00512). Time is the papers', t = 1..T: `alpha_bars` has T + 1 entries, so that the index
+is t and no table is shifted. Coefficients are float64, as 1 - abar_1 is about 1e-4 and float32 would keep three digits.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from visage.maths.likelihoods import HALF_BIN
+
+# --- Schedules
+
+
+def linear_betas(steps: int) -> Tensor:
+    """beta_1..beta_T, (T,) float64: from 1e-4 to 0.02 for T = 1000 (Ho et al. 2020, section 4).
+
+    For other T both ends are multiplied by 1000 / T, so that as much noise is added in all; none is more than 0.999.
+    """
+    return torch.linspace(0.1 / steps, 20 / steps, steps, dtype=torch.float64).clamp(max=0.999)
+
+
+def cosine_betas(steps: int) -> Tensor:
+    """The betas, (T,) float64, of abar_t ~ cos^2((t / T + 0.008) / 1.008 * pi / 2), none above 0.999.
+
+    (Nichol & Dhariwal 2021, eq. 17; the bound of 0.999 keeps abar_T above 0.)
+    """
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    curve = torch.cos((share + 0.008) / 1.008 * math.pi / 2).square()
+    return (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
+
+
+def alpha_bars(betas: Tensor) -> Tensor:
+    """abar_0..abar_T, (T + 1,), for betas (T,); abar_0 = 1."""
+    return torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
+
+
+# --- Forward. `abar` is one number for all images or (B, 1, 1, 1)
+
+
+def per_image(values: Tensor, x: Tensor) -> Tensor:
+    """(B,) coefficients of B images, such as `abar[t]`, made to multiply x (B, C, s, s)."""
+    return values.to(x.device, x.dtype).reshape(-1, 1, 1, 1)
+
+
+def diffuse(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020, eq. 4). abar: (B,), float64."""
+    return per_image(abar.sqrt(), x0) * x0 + per_image((1 - abar).sqrt(), x0) * eps
+
+
+def velocity(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
+    """Velocity v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans & Ho 2022, section 4). abar: (B,), float64."""
+    return per_image(abar.sqrt(), x0) * eps - per_image((1 - abar).sqrt(), x0) * x0
+
+
+def x0_of_velocity(x_t: Tensor, v: Tensor, abar: Tensor) -> Tensor:
+    """Image x_0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v. abar: (B,), float64."""
+    return per_image(abar.sqrt(), v) * x_t - per_image((1 - abar).sqrt(), v) * v
+
+
+def x0_of_epsilon(x_t: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
+    """Image x_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t). abar: (B,), float64."""
+    return (x_t - per_image((1 - abar).sqrt(), eps) * eps) / per_image(abar.sqrt(), eps)
+
+
+def epsilon_of_x0(x_t: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
+    """Noise eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t). abar: (B,), float64, less than 1."""
+    return (x_t - per_image(abar.sqrt(), x0) * x0) / per_image((1 - abar).sqrt(), x0)
+
+
+# --- Backward, from t to an earlier s
+
+
+def posterior(abar_s: Tensor, abar_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """a, b, variance of q(x_s | x_t, x_0) = N(a x_0 + b x_t, variance I) (Ho et al. 2020, eqs. 6 and 7 at s = t - 1).
+
+    abar_s, abar_t: of the same shape, abar_s > abar_t. At s = 0: exactly 1, 0, 0.
+    """
+    alpha = abar_t / abar_s
+    remaining = (1 - abar_s) / (1 - abar_t)
+    return abar_s.sqrt() * (1 - alpha) / (1 - abar_t), alpha.sqrt() * remaining, (1 - alpha) * remaining
+
+
+def ddim_coefficients(abar_s: Tensor, abar_t: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """a, b, c of x_s = a x_0 + b eps + c n, n ~ N(0, I) (Song et al. 2021, eqs. 12 and 16).
+
+    eta: 0 is deterministic, 1 has the variance of `posterior`. With eta = 0 it leads from s to t as well.
+    """
+    variance = eta**2 * (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
+    return abar_s.sqrt(), (1 - abar_s - variance).sqrt(), variance.sqrt()
+
+
+def spaced_times(steps: int, calls: int) -> list[int]:
+    """0 = t_0 < t_1 < ... < t_calls = T, evenly spaced: what a sampler visits, backwards, in `calls` network calls.
+
+    It starts at T, where x_T is N(0, I), and not up to T / calls steps before it (Lin et al. 2024, arXiv:2305.08891).
+    """
+    return [round(steps * i / calls) for i in range(calls + 1)]
+
+
+# --- The variational bound (Ho et al. 2020, eq. 5)
+
+
+def posterior_kl(x0: Tensor, guess: Tensor, a: Tensor, variance: Tensor, model_variance: Tensor) -> Tensor:
+    """KL(q(x_s | x_t, x_0) || p(x_s | x_t)), elementwise, in nats.
+
+    p is a Gaussian whose mean is that of `posterior` with a guess at x_0 in its place, so that their means differ by
+    a (x_0 - guess). a, variance: of `posterior`, variance > 0. model_variance: of p. These broadcast against x0.
+    """
+    ratio = variance / model_variance
+    return 0.5 * (ratio - 1 - ratio.log() + (a * (x0 - guess)).square() / model_variance)
+
+
+def discretized_gaussian_log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
+    """Log-probability of 8-bit values under a Gaussian with tails in the first and the last, elementwise (eq. 13).
+
+    x: x11, one of the 256 values v / 127.5 - 1. mean, log_sigma: in x11. The 256 probabilities sum to 1.
+    """
+    lower = torch.where(x < HALF_BIN - 1, -torch.inf, (x - HALF_BIN - mean) * torch.exp(-log_sigma))
+    upper = torch.where(x > 1 - HALF_BIN, torch.inf, (x + HALF_BIN - mean) * torch.exp(-log_sigma))
+    # the mass between two points right of the mean is that between their mirror images, where no digits cancel
+    mirror = lower + upper > 0
+    lower, upper = torch.where(mirror, -upper, lower), torch.where(mirror, -lower, upper)
+    log_upper: Tensor = torch.special.log_ndtr(upper)
+    return log_upper + torch.log(-torch.expm1(torch.special.log_ndtr(lower) - log_upper))
+
+
+def strata(steps: int, count: int) -> list[tuple[int, int]]:
+    """The times 2..T in `count` parts [first, end), narrow where t is small: there the terms of the bound are large.
+
+    One time from each, its term weighted by the part's length, is an unbiased estimate of the sum over all times.
+    """
+    ends = [2 + max(i, round((steps - 1) * (i / count) ** 2)) for i in range(count + 1)]
+    return list(pairwise(ends))

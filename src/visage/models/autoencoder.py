@@ -1,0 +1,216 @@
+"""The first stage of latent diffusion: a KL-regularised autoencoder (Rombach et al. 2022, arXiv:2112.10752, 3.1).
+
+    minimise  E_q(z|x) [-log p(x|z)]  +  lambda KL(q(z|x) || N(0, I))          nats per image, mean over the batch
+
+    x  image                          `x`        z  array of latents (C, s, s), s = S / 2^k         `z`
+    q(z|x) = N(mu, diag sigma^2)      `Encoder`  p(x|z)  Laplace around the decoder's output        `Decoder`
+    lambda  weight of the KL term     `kl_weight`, small: it keeps latents near the origin and no more
+
+It compresses; it does not generate: with lambda far below 1, draws of N(0, I) are no codes of images. A second model
+learns the distribution of z. `bound` is the ELBO at lambda = 1, a true bound, and a loose one for the same reason.
+
+Where we deviate: the paper adds a perceptual loss of pretrained weights (LPIPS) to the absolute error, and a
+discriminator of patches; here the absolute error stands alone, as a Laplace density of y01 with one learned scale, so
+that no weights have to be had and the loss is a likelihood. No attention in the middle. Patches of `patch` x `patch`
+pixels become channels first (1 is the paper's), which makes small networks quick.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Le, MinLen, MultipleOf
+from torch import Tensor, nn
+
+from visage.maths import noise, pixels
+from visage.maths.likelihoods import laplace_log_density, standard_normal_kl
+from visage.models.base import (
+    Batch,
+    Bound,
+    Decodes,
+    GenerativeModel,
+    HasLogProb,
+    Phase,
+    Samples,
+    Step,
+)
+from visage.nn.unet import norm
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderConfig:
+    """The autoencoder's settings."""
+
+    latent_channels: Annotated[int, Ge(1)]  # C; the paper: 3 or 4
+    width: Annotated[int, Ge(4), MultipleOf(4)]  # channels at the highest resolution; the paper: 128
+    multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # channels at each resolution, in `width`s
+    blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution, one more in the decoder; the paper: 2
+    patch: Annotated[int, Ge(1)]  # pixels of a square that becomes one position; 1: none
+    kl_weight: Annotated[float, Ge(0), Le(1)]  # lambda; the paper: 1e-6 beside a mean over latents
+
+
+SCALE_START, SCALE_MIN = 0.1, 1 / 256
+"""Where the Laplace scale starts, and the finest it may become, in y01."""
+SCALE_SPEED = 10.0
+"""Of its logarithm relative to a weight: Adam moves both by about lr a step, and the logarithm has further to go."""
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, each after group normalisation and SiLU, added to the input."""
+
+    def __init__(self, ins: int, outs: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = norm(ins), nn.Conv2d(ins, outs, 3, padding=1)
+        self.norm2, self.conv2 = norm(outs), nn.Conv2d(outs, outs, 3, padding=1)
+        self.skip = nn.Identity() if ins == outs else nn.Conv2d(ins, outs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ins, s, s) to (B, outs, s, s)."""
+        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        out: Tensor = self.skip(x) + h
+        return out
+
+
+class Encoder(nn.Module):
+    """q(z|x): (B, 3, S, S) to mu and log sigma^2, each (B, C, s, s)."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths = [config.width * m for m in config.multipliers]
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(config.patch),
+            nn.Conv2d(3 * config.patch**2, widths[0], 3, padding=1),
+        ]
+        for i, outs in enumerate(widths):
+            ins = widths[max(i - 1, 0)]
+            if i:
+                layers.append(nn.Conv2d(ins, ins, 3, stride=2, padding=1))
+            layers += [ResidualBlock(ins if j == 0 else outs, outs) for j in range(config.blocks)]
+        layers += [ResidualBlock(widths[-1], widths[-1]) for _ in range(2)]  # the middle
+        head = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.layers = nn.Sequential(*layers, norm(widths[-1]), nn.SiLU(), head)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 in float32."""
+        mu, logvar = self.layers(x).float().chunk(2, dim=1)
+        return mu, logvar.clamp(-30, 20)
+
+
+class Decoder(nn.Module):
+    """(B, C, s, s) to the centre of p(x|z), (B, 3, S, S)."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths = [config.width * m for m in config.multipliers][::-1]
+        layers: list[nn.Module] = [nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)]
+        layers += [ResidualBlock(widths[0], widths[0]) for _ in range(2)]  # the middle
+        for i, outs in enumerate(widths):
+            ins = widths[max(i - 1, 0)]
+            if i:
+                layers += [nn.Upsample(scale_factor=2.0, mode="nearest"), nn.Conv2d(ins, ins, 3, padding=1)]
+            layers += [ResidualBlock(ins if j == 0 else outs, outs) for j in range(config.blocks + 1)]
+        head = nn.Conv2d(widths[-1], 3 * config.patch**2, 3, padding=1)
+        self.layers = nn.Sequential(*layers, norm(widths[-1]), nn.SiLU(), head, nn.PixelShuffle(config.patch))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the centre in float32."""
+        centre: Tensor = self.layers(z).float()
+        return centre
+
+
+class Autoencoder(GenerativeModel):
+    """An encoder and a decoder of small arrays of latents.
+
+    Raises:
+        ValueError: the image cannot be divided into patches, or halved as often as there are multipliers.
+    """
+
+    paper = "Rombach et al. 2022, arXiv:2112.10752"
+
+    def __init__(self, config: AutoencoderConfig, size: int) -> None:
+        super().__init__()
+        factor = config.patch * 2 ** (len(config.multipliers) - 1)
+        if size % factor:
+            raise ValueError(f"size {size}: patch and multipliers shrink images {factor} times, choose a multiple")
+        self.config = config
+        self.latent_shape = (config.latent_channels, size // factor, size // factor)
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.shift = nn.Parameter(torch.zeros(()))  # of the logarithm of the Laplace scale, in units of SCALE_SPEED
+
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        """One: nothing here competes."""
+        return {"autoencoder": [self]}
+
+    def phases(self) -> Sequence[Phase]:
+        """One step on both terms."""
+        return [Phase("autoencoder", self.loss)]
+
+    def log_scale(self) -> Tensor:
+        """Log of the Laplace scale in y01, a scalar."""
+        return (math.log(SCALE_START) + SCALE_SPEED * self.shift).clamp(min=math.log(SCALE_MIN))
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Distortion + lambda rate, nats per image, mean over the batch (the paper's eq. 25 without discriminator)."""
+        x = batch.x
+        u = torch.rand(x.shape, generator=step.generator).to(x.device)
+        eps = torch.randn((len(x), *self.latent_shape), generator=step.generator).to(x.device)
+        parts = self.parts(x, u, eps)
+        distortion, rate = parts.distortion.mean(), parts.rate.mean()
+        terms = {"distortion": distortion, "rate": rate, "scale": self.log_scale().exp()}
+        return distortion + self.config.kl_weight * rate, {name: term.detach() for name, term in terms.items()}
+
+    def parts(self, x: Tensor, u: Tensor, eps: Tensor) -> Bound:
+        """Distortion and rate of each image, for u (B, 3, S, S) in [0, 1) and eps (B, C, s, s) from N(0, I)."""
+        y = pixels.dequantize(x, u)
+        mu, logvar = self.encoder(2 * y - 1)
+        centre = self.decoder(mu + torch.exp(0.5 * logvar) * eps)
+        log_density = laplace_log_density(y, (centre + 1) / 2, self.log_scale()).sum((1, 2, 3))
+        distortion = pixels.quantization_nats(x[0].numel()) - log_density
+        return Bound(distortion, standard_normal_kl(mu, logvar).sum((1, 2, 3)))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mu and log sigma^2 of images whose values lie in the middle of their bins, u = 1/2."""
+        mu, logvar = self.encoder(2 * pixels.dequantize(x, torch.tensor(0.5)) - 1)
+        return mu, logvar
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """A code without a prior."""
+        return {
+            Samples: "compresses only: the distribution of its latents is left to latent diffusion",
+            Decodes: "its latents have no prior to walk in; latent diffusion gives them one",
+            HasLogProb: "an autoencoder of this kind bounds log p(x), it does not compute it",
+        }
+
+    def compress(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw of q(z|x), (B, C, s, s)."""
+        mu, logvar = self.posterior(x)
+        return mu + torch.exp(0.5 * logvar) * noise.randn(len(x), self.latent_shape, generator, x.device)
+
+    def decompress(self, z: Tensor) -> Tensor:
+        """X11 of the value v = 256 y01 - 1/2 in the middle of whose bin p(x|z) has its centre, clamped to [-1, 1]."""
+        centre: Tensor = self.decoder(z)
+        return ((128 * (centre + 1) - 0.5) / 127.5 - 1).clamp(-1, 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The mean of q(z|x), flat, (B, C * s * s)."""
+        return self.posterior(x)[0].flatten(1)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The centre of p(x|z) at the mean of q(z|x)."""
+        return self.decompress(self.posterior(x)[0])
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
+        """The ELBO from one draw of u and z, at lambda = 1."""
+        draws = [(noise.rand(1, x.shape[1:], generator), noise.randn(1, self.latent_shape, generator)) for _ in x]
+        u, eps = (torch.cat(part).to(x.device) for part in zip(*draws, strict=True))
+        return self.parts(x, u, eps)
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The rate: how far from the origin an image's latents lie, and how sharply they are known."""
+        mu, logvar = self.posterior(x)
+        return {"kl": standard_normal_kl(mu, logvar).sum((1, 2, 3))}

@@ -1,0 +1,216 @@
+"""Latent diffusion (Rombach et al. 2022, arXiv:2112.10752): a diffusion model of an autoencoder's latents.
+
+    z = scale E(x),   z_t = sqrt(abar_t) z + sqrt(1 - abar_t) eps,   eps ~ N(0, I),   t ~ U{1..T}
+
+    minimise  E |eps - eps_theta(z_t, t)|^2,    mean over latents and batch                       (eq. 2)
+
+    E, D  encoder and decoder of the first stage, frozen    `first.compress`, `first.decompress`
+    z     latents (C, s, s), scaled to unit variance        `latents`       scale  one over their std      `scale`
+    abar  product of 1 - beta up to t (Ho et al. 2020)      `abar`          T      steps of the noising    `timesteps`
+
+sqrt(beta_t) is linear in t, from sqrt(0.0015) to sqrt(0.0195). Samples are drawn by DDIM without noise (Song et al.
+2021, arXiv:2010.02502, eq. 12) and decoded: x = D(z / scale). Latents are not bounded, so nothing is clipped.
+
+Where we deviate: `prediction: v` lets the network predict the velocity sqrt(abar) eps - sqrt(1 - abar) z (Salimans & Ho
+2022, arXiv:2202.00512), whose error counts early times less and which small networks learn sooner. The standard
+deviation of the latents is taken over `INITIAL_IMAGES` training images, not over the first batch (section G of the
+paper), and all its channels together, as there. Images are encoded at every step by a draw of q(z|x), so that flips and
+the encoder's own noise are part of the data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Lt, MinLen, MultipleOf
+from torch import Tensor, nn
+
+from visage.maths import diffusion, noise
+from visage.models.base import (
+    Batch,
+    Compresses,
+    Encodes,
+    GenerativeModel,
+    HasBound,
+    HasLogProb,
+    Phase,
+    Reconstructs,
+    Step,
+)
+from visage.nn.unet import UNet
+
+
+@dataclass(frozen=True, slots=True)
+class LatentDiffusionConfig:
+    """The settings of the diffusion; those of the first stage are its own run's."""
+
+    timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
+    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
+    sampling_steps: Annotated[int, Ge(1)]  # network calls of one sample; the paper: 200 for faces
+    width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the resolution of the latents
+    multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # channels at each resolution, in `width`s
+    blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution
+    attention: tuple[Annotated[int, Ge(1)], ...]  # sides, in latents, of the resolutions with attention
+    dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together."""
+        if self.sampling_steps > self.timesteps:
+            raise ValueError(
+                f"sampling_steps={self.sampling_steps} > timesteps={self.timesteps}: set it to that at most"
+            )
+
+
+OOD_TIMES = (0.05, 0.1, 0.25, 0.5)
+"""Shares of T at which an image's latents are noised for its score."""
+
+
+def betas(timesteps: int) -> Tensor:
+    """beta_1..beta_T, (T,) float64, whose roots are evenly spaced (the authors' code calls it linear).
+
+    The paper's are those for T = 1000; for other T all are multiplied by 1000 / T, so that as much noise is added.
+    """
+    roots = torch.linspace(0.0015**0.5, 0.0195**0.5, timesteps, dtype=torch.float64)
+    return (roots.square() * 1000 / timesteps).clamp(max=0.999)
+
+
+@runtime_checkable
+class FirstStage(Compresses, Encodes, Reconstructs, Protocol):
+    """What an autoencoder must do to be one; `encode` gives flat means of what `compress` draws."""
+
+
+class LatentDiffusion(GenerativeModel):
+    """A U-Net that denoises the latents of a trained autoencoder.
+
+    first: the autoencoder. It is part of this model's weights, and never changes.
+
+    Raises:
+        ValueError: the latents cannot be halved as often as there are multipliers.
+    """
+
+    paper = "Rombach et al. 2022, arXiv:2112.10752"
+    first_stage = "autoencoder"
+    path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+    first: FirstStage
+    scale: Tensor
+
+    def __init__(self, config: LatentDiffusionConfig, size: int, first: GenerativeModel) -> None:
+        super().__init__()
+        if not isinstance(first, FirstStage):
+            raise TypeError(f"{type(first).__name__} does not compress images: it cannot be a first stage")
+        self.config, self.shape = config, first.latent_shape
+        self.abar = diffusion.alpha_bars(betas(config.timesteps))
+        self.first = first.eval().requires_grad_(False)
+        self.register_buffer("scale", torch.ones(()))
+        self.unet = UNet(
+            self.shape[0],
+            self.shape[1],
+            width=config.width,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            attention=config.attention,
+            dropout=config.dropout,
+            patch=1,
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        """The first stage stays in eval mode."""
+        super().train(mode)
+        self.get_submodule("first").eval()
+        return self
+
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        """The U-Net; the first stage is frozen."""
+        return {"unet": [self.unet]}
+
+    def phases(self) -> Sequence[Phase]:
+        """One step on the denoising error."""
+        return [Phase("unet", self.loss)]
+
+    def initialize(self, batch: Batch) -> None:
+        """Measure the scale of the latents, once: a resumed training, and sampling, find it among the weights."""
+        self.scale.copy_(1 / self.first.compress(batch.x, torch.Generator().manual_seed(0)).std())
+
+    @torch.no_grad()
+    def latents(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw of z for each image, (B, C, s, s), of about unit variance."""
+        return self.scale * self.first.compress(x, generator).float()
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean squared error of the predicted noise (eq. 2), or velocity."""
+        z = self.latents(batch.x, step.generator)
+        t = torch.randint(1, self.config.timesteps + 1, (len(z),), generator=step.generator)
+        eps = torch.randn(z.shape, generator=step.generator).to(z.device)
+        abar = self.abar[t]
+        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(z, eps, abar)
+        out = self.unet(diffusion.diffuse(z, eps, abar), t.to(z.device))
+        loss = F.mse_loss(out, target)
+        return loss, {"mse": loss.detach()}
+
+    def denoise(self, z_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """The network's estimates of z and eps at time t, 1..T, for z_t (B, C, s, s)."""
+        abar = self.abar[t].expand(len(z_t))
+        out = self.unet(z_t, torch.full((len(z_t),), t, device=z_t.device))
+        if self.config.prediction == "v":
+            z = diffusion.x0_of_velocity(z_t, out, abar)
+            return z, diffusion.epsilon_of_x0(z_t, z, abar)
+        return diffusion.x0_of_epsilon(z_t, out, abar), out
+
+    def ddim(self, z: Tensor, times: Sequence[int]) -> Tensor:
+        """Walk through these times, backwards to sample or forwards to encode; z belongs to the first of them.
+
+        (Song et al. 2021, eq. 12 with eta = 0: the same formula leads from t to an earlier or a later time.)
+        """
+        for t, s in pairwise(times):
+            z0, eps = self.denoise(z, max(t, 1))  # an image without noise is taken for one with that of t = 1
+            a, b, _ = diffusion.ddim_coefficients(self.abar[s], self.abar[max(t, 1)], eta=0.0)
+            z = float(a) * z0 + float(b) * eps
+        return z
+
+    def times(self) -> list[int]:
+        """The times that a sampler visits, from 0 to T."""
+        return diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """No likelihood of pixels."""
+        doubly = "a bound of pixels through encoder and latents would be doubly loose; in latents it has other units"
+        return {HasLogProb: "the density of its latents is no density of pixels", HasBound: doubly}
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Codes z_T ~ N(0, I), flat, (n, C * s * s)."""
+        return noise.randn(n, self.shape, generator, self.scale.device).flatten(1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """DDIM from z_T to z_0, then the first stage's decoder."""
+        z0 = self.ddim(z.reshape(-1, *self.shape), self.times()[::-1])
+        return self.first.decompress(z0 / self.scale)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Images of z_T from the prior."""
+        return self.decode(self.prior(n, generator))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """DDIM from the means of the image's latents to z_T, flat: the way back to where `decode` starts."""
+        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
+        return self.ddim(z, self.times()).flatten(1)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """What the first stage makes of the image, which no sample can excel."""
+        return self.first.reconstruct(x)
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Error of the predicted noise in latents at a few times, with the same noise for every image."""
+        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
+        shared = torch.Generator().manual_seed(0)
+        errors = []
+        for share in OOD_TIMES:
+            t = max(1, round(share * self.config.timesteps))
+            eps = torch.randn(self.shape, generator=shared).to(z.device).expand_as(z)
+            _, guess = self.denoise(diffusion.diffuse(z, eps, self.abar[t].expand(len(z))), t)
+            errors.append((guess - eps).square().flatten(1).mean(1))
+        return {"latent_denoising": torch.stack(errors).mean(0), "latent_length": z.flatten(1).norm(dim=1)}

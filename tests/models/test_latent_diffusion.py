@@ -1,0 +1,172 @@
+import pytest
+import torch
+from torch import nn
+
+from visage.models import base
+from visage.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, betas
+
+CONFIG = {
+    "timesteps": 100,
+    "prediction": "epsilon",
+    "sampling_steps": 100,
+    "width": 8,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": (),
+    "dropout": 0.0,
+}
+STD = 0.25
+
+
+class Stage(nn.Module):
+    """A first stage whose latents are every second pixel, times STD: drawn with no noise."""
+
+    latent_shape = (3, 8, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(STD))
+        self.dropout = nn.Dropout(0.5)
+
+    def compress(self, x, generator):
+        return self.weight * self.dropout(x[:, :, ::2, ::2])
+
+    def decompress(self, z):
+        return (z / self.weight).repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def encode(self, x):
+        return self.compress(x, None).flatten(1)
+
+    def reconstruct(self, x):
+        return self.decompress(self.compress(x, None))
+
+
+def model(seed=0, **changes):
+    torch.manual_seed(seed)
+    return LatentDiffusion(LatentDiffusionConfig(**CONFIG | changes), 16, Stage())
+
+
+def batch(n=64, size=16):
+    x = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    return base.Batch(x, torch.zeros(n, 0))
+
+
+def step(seed=2):
+    return base.Step(0, 10, torch.Generator().manual_seed(seed))
+
+
+class Exact(nn.Module):
+    """The prediction of noise that is exact where latents are N(0, std^2 I)."""
+
+    def __init__(self, abar, std=1.0, prediction="epsilon"):
+        super().__init__()
+        self.abar, self.std, self.prediction = abar, std, prediction
+
+    def forward(self, z, t):
+        abar = self.abar[t].reshape(-1, 1, 1, 1)
+        eps = z * (1 - abar).sqrt() / (abar * self.std**2 + 1 - abar)
+        if self.prediction == "epsilon":
+            return eps
+        return (eps - (1 - abar).sqrt() * z) / abar.sqrt()  # sqrt(abar) eps - sqrt(1 - abar) z_0
+
+
+def test_noise_schedule():
+    b = betas(1000)
+    assert b[0].item() == pytest.approx(0.0015)
+    assert b[-1].item() == pytest.approx(0.0195)
+    torch.testing.assert_close(b.sqrt().diff(), b.sqrt().diff()[:1].expand(999))
+    # log(1 - beta) = -beta - beta^2 / 2 - ...; beta is the square of a line, whose powers have known means
+    a, c = 0.0015**0.5, 0.0195**0.5
+    total, squares = 1000 * (a * a + a * c + c * c) / 3, 1000 * sum(a**i * c ** (4 - i) for i in range(5)) / 5
+    assert (1 - b).log().sum().item() == pytest.approx(-total - squares / 2, rel=2e-3)
+    assert (1 - betas(200)).log().sum().item() == pytest.approx(-total, rel=0.05)  # as much noise in fewer steps
+
+
+def test_scale_makes_latents_of_unit_variance_and_is_kept():
+    m = model()
+    m.train().initialize(batch())
+    z = m.latents(batch().x, torch.Generator())
+    assert z.std().item() == pytest.approx(1.0, abs=1e-3)
+    again = model(seed=5)
+    again.load_state_dict(m.state_dict())
+    assert torch.equal(again.scale, m.scale)
+    assert m.scale.item() == pytest.approx(1 / (STD * batch().x[:, :, ::2, ::2].std().item()), rel=1e-3)
+
+
+def test_scale_is_applied_once_each_way():
+    m = model()
+    m.initialize(batch())
+    m.unet = Exact(m.abar, std=1.0)
+    x = batch(2).x
+    z = m.latents(x, torch.Generator())
+    torch.testing.assert_close(m.first.decompress(z / m.scale), m.reconstruct(x))
+
+
+def test_first_stage_stays_as_it_was():
+    m = model()
+    m.initialize(batch())
+    m.train()
+    assert not m.first.training
+    assert not m.first.dropout.training
+    before = {k: v.clone() for k, v in m.first.state_dict().items()}
+    parameters = [p for module in m.players()["unet"] for p in module.parameters()]
+    assert not any(p is q for p in parameters for q in m.first.parameters())
+    loss, _ = m.phases()[0].loss(batch(), step())
+    assert (
+        torch.autograd.grad(loss, [m.first.weight], allow_unused=True) == (None,) if m.first.weight.requires_grad else 1
+    )
+    assert not m.first.weight.requires_grad
+    assert all(torch.equal(v, m.first.state_dict()[k]) for k, v in before.items())
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_loss_of_the_exact_prediction_is_its_known_minimum(prediction):
+    """For N(0, I) latents and any prediction of its mean, the error left is known in closed form."""
+    m = model(prediction=prediction)
+    m.scale.fill_(1 / STD)
+    m.unet = Exact(m.abar, 1.0, prediction)
+    x = torch.randn(4096, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    loss, _ = m.loss(base.Batch(x, torch.zeros(4096, 0)), step())
+    # Var(eps | z_t) = abar; v is uncorrelated with z_t, so that all of its variance, 1, is left
+    expected = m.abar[1:].mean() if prediction == "epsilon" else torch.tensor(1.0).double()
+    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_sampler_gives_the_distribution_that_the_exact_prediction_is_of(prediction):
+    m = model(prediction=prediction, timesteps=1000)
+    m.unet = Exact(m.abar, 0.5, prediction)
+    z_t = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    z0 = m.ddim(z_t, m.times()[::-1])
+    # DDIM of a Gaussian scales: the factor is a product over the steps, worked out here in another way
+    factor = torch.tensor(1.0).double()
+    times = m.times()
+    for s, t in zip(times[-2::-1], times[:0:-1], strict=True):
+        a_t, a_s = m.abar[t], m.abar[s]
+        v = a_t * 0.25 + 1 - a_t
+        factor = factor * (a_s.sqrt() * a_t.sqrt() * 0.25 / v + (1 - a_s).sqrt() * (1 - a_t).sqrt() / v)
+    torch.testing.assert_close(z0, factor * z_t)
+    assert factor.item() == pytest.approx(0.5, rel=0.06)  # a Gaussian contracts a little with 100 steps
+
+
+def test_nothing_is_clipped():
+    m = model(timesteps=1000)
+    m.unet = Exact(m.abar, 4.0)
+    z0 = m.ddim(torch.full((1, 3, 8, 8), 2.0).double(), m.times()[::-1])
+    assert z0.min() > 4
+
+
+def test_encoding_is_the_way_back():
+    m = model(timesteps=1000, sampling_steps=200)
+    m.initialize(batch())
+    m.unet = Exact(m.abar, 1.0)
+    x = batch(3).x[:, :, ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    m.eval()
+    torch.testing.assert_close(m.decode(m.encode(x).double()), x.double(), rtol=0, atol=0.03)
+
+
+def test_what_cannot_compress_is_no_first_stage():
+    with pytest.raises(TypeError, match="Linear does not compress images"):
+        LatentDiffusion(LatentDiffusionConfig(**CONFIG), 16, nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="sampling_steps=200 > timesteps=100"):
+        model(sampling_steps=200)
