@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 
 SETTINGS = {
     "runs": ["vae-16", "beta_vae-16"],
+    "latent_sizes": [16],
     "preprocess.sizes": [16],
     "data.synthetic.images": 120,
     "evaluate.images": 12,
@@ -26,6 +27,9 @@ SETTINGS = {
     "train.snapshots": 2,
     "recipes.vae.demo.train.kimg": 0.16,
     "recipes.beta_vae.demo.train.kimg": 0.16,
+    "recipes.autoencoder.demo.train.kimg": 0.16,
+    "recipes.latent_diffusion.demo.train.kimg": 0.16,
+    "recipes.latent_diffusion.demo.model.sampling_steps": 2,
     "runtime.threads": 1,
 }
 
@@ -85,7 +89,7 @@ def project(tmp_path_factory) -> Path:
 
 def test_everything_is_there(project):
     page = (project / "report" / "index.html").read_text()
-    for name in SETTINGS["runs"]:
+    for name in (*SETTINGS["runs"], "autoencoder-16"):
         assert name in page
         metrics = json.loads((project / "metrics" / f"{name}.json").read_text())
         assert 0 < metrics["recon_mse"] < 1
@@ -105,6 +109,29 @@ def test_nothing_that_git_keeps_is_large_or_left_over(project):
 
 def test_a_second_repro_does_nothing(project):
     assert stages_run(call(project, "dvc", "repro")) == set()
+
+
+def test_the_second_stage_follows_the_first(project):
+    """The latents that were learned are those of the autoencoder that the pipeline trained, to the bit."""
+    from safetensors.numpy import load_file
+
+    first, second = (
+        load_file(project / "runs" / name / "train" / "model.safetensors")
+        for name in ("autoencoder-16", "latent_diffusion-16")
+    )
+    assert all((second[f"first.{name}"] == weight).all() for name, weight in first.items())
+    assert json.loads((project / "runs/latent_diffusion-16/evaluate/abilities.json").read_text())["Samples"] == ""
+
+    def stale(key):
+        change(project, {key: 0.32})
+        call(project, "dvc", "repro", "configure")
+        names = set(json.loads(call(project, "dvc", "status", "--json")))
+        call(project, "git", "checkout", "-q", ".")
+        return {name for name in names if "train" in name}
+
+    assert stale("recipes.latent_diffusion.demo.train.kimg") == {"train_second_stage@latent_diffusion-16"}
+    both = {"train_first_stage@autoencoder-16", "train_second_stage@latent_diffusion-16"}
+    assert stale("recipes.autoencoder.demo.train.kimg") == both
 
 
 def mlflow_runs(project):

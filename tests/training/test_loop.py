@@ -364,6 +364,14 @@ def test_a_phase_runs_in_its_span_of_the_training_only(make):
 
 
 def test_players_may_learn_at_rates_of_their_own(make):
+    config = dataclasses.replace(CONFIG, lr_schedule="cosine", lr_final=0.0)
+    training = make(config)
+    training.steps, training.step = 20, 15
+    half = config.lr / 2
+    assert training.lr((0.5, 1.0)) == pytest.approx(half)  # half way through its span
+    assert training.lr((0.0, 0.75)) == 0.0
+    assert training.lr() < half
+
     training = make(dataclasses.replace(CONFIG, lr_factors={"second": 0.25}))
     training.iterate()
     rates = {player: o.param_groups[0]["lr"] for player, o in training.optimizers.items()}

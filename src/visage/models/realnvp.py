@@ -19,7 +19,6 @@ Where this differs from the paper, and why:
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -33,6 +32,7 @@ from visage.maths import noise
 from visage.maths.pixels import LEVELS, dequantize, quantization_nats
 from visage.maths.units import bits_per_dim
 from visage.models.base import Batch, GenerativeModel, HasBound, Phase, Reconstructs, ScoresOod, Step
+from visage.nn.flow_layers import ActNorm, Bijection, Chain, InvertibleConv, Squeeze, fit_act_norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,40 +51,6 @@ class RealNVPConfig:
     invertible_conv: bool
 
 
-class Bijection(nn.Module, ABC):
-    """An invertible map of images (B, C, H, W), computed image by image."""
-
-    @abstractmethod
-    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z, shaped as x, and log |det dz/dx|, (B,)."""
-
-    @abstractmethod
-    def from_noise(self, z: Tensor) -> Tensor:
-        """Return the x that `to_noise` carries to z."""
-
-
-class Chain(Bijection):
-    """Bijections one after another; their log-determinants add up (eq. 6), in float64 where the device has it."""
-
-    layers: Sequence[Bijection]
-
-    def __init__(self, *layers: Bijection) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # it does not tell the type of its modules
-
-    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(len(x), dtype=torch.float32 if x.device.type == "mps" else torch.float64)
-        for layer in self.layers:
-            x, log_det = layer.to_noise(x)
-            total = total + log_det
-        return x, total
-
-    def from_noise(self, z: Tensor) -> Tensor:
-        for layer in reversed(self.layers):
-            z = layer.from_noise(z)
-        return z
-
-
 class Logit(Bijection):
     """logit(.05 + .9 y) for y in [0, 1] (section 4.1, with the constants of the authors' code)."""
 
@@ -94,75 +60,6 @@ class Logit(Bijection):
 
     def from_noise(self, z: Tensor) -> Tensor:
         return (torch.sigmoid(z) - 0.05) / 0.9
-
-
-class ActNorm(Bijection):
-    """(x - mean) / std with a learned mean and std per channel that start as those of the first batch."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.mean = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.log_std = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.fitting = False  # true only inside RealNVP.initialize
-
-    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.fitting:
-            std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
-            self.mean.copy_(mean)
-            self.log_std.copy_(torch.where(std > 1e-3, std, 1.0).log())  # a constant channel keeps its scale
-        log_det = -self.log_std.sum() * x.shape[2] * x.shape[3]
-        return (x - self.mean) * torch.exp(-self.log_std), log_det.expand(len(x))
-
-    def from_noise(self, z: Tensor) -> Tensor:
-        return z * self.log_std.exp() + self.mean
-
-
-class InvertibleConv(Bijection):
-    """z = W x at every pixel, W starting as a random rotation (Kingma & Dhariwal 2018, eq. 8 and 9); always float32."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels)).Q)
-
-    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
-            log_det = torch.linalg.slogdet(self.weight).logabsdet * x.shape[2] * x.shape[3]
-            return F.conv2d(x, self.weight[:, :, None, None]), log_det.expand(len(x))
-
-    def from_noise(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):
-            return F.conv2d(z, torch.linalg.inv(self.weight)[:, :, None, None])
-
-
-class Squeeze(Bijection):
-    """Applies an inner bijection to the image with its 2x2 blocks turned into channels (section 3.6).
-
-    The first half of the channels holds one diagonal of every block, all of its colours, the second half the other.
-    """
-
-    def __init__(self, inner: Bijection) -> None:
-        super().__init__()
-        self.inner = inner
-
-    @staticmethod
-    def squeeze(x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 4C, H/2, W/2)."""
-        return torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2], x[..., ::2, 1::2], x[..., 1::2, ::2]], dim=1)
-
-    @staticmethod
-    def unsqueeze(z: Tensor) -> Tensor:
-        """(B, 4C, H/2, W/2) to (B, C, H, W)."""
-        top_left, bottom_right, top_right, bottom_left = z.chunk(4, dim=1)
-        top = torch.stack([top_left, top_right], dim=-1).flatten(-2)
-        bottom = torch.stack([bottom_left, bottom_right], dim=-1).flatten(-2)
-        return torch.stack([top, bottom], dim=-2).flatten(-3, -2)
-
-    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det = self.inner.to_noise(self.squeeze(x))
-        return self.unsqueeze(z), log_det
-
-    def from_noise(self, z: Tensor) -> Tensor:
-        return self.unsqueeze(self.inner.from_noise(self.squeeze(z)))
 
 
 class FactorOut(Bijection):
@@ -298,13 +195,7 @@ class RealNVP(GenerativeModel):
 
     def initialize(self, batch: Batch) -> None:
         """Set every ActNorm to the mean and std that reach it from this batch; nothing else ever does."""
-        norms = [layer for layer in self.flow.modules() if isinstance(layer, ActNorm)]
-        for norm in norms:
-            norm.fitting = True
-        with torch.no_grad():
-            self.flow.to_noise(dequantize(batch.x, torch.tensor(0.5)))
-        for norm in norms:
-            norm.fitting = False
+        fit_act_norms(self.flow, dequantize(batch.x, torch.tensor(0.5)))
 
     def log_density(self, x: Tensor, u: Tensor) -> Tensor:
         """Nats of the 8-bit images, (B,): log p((v + u) / 256) - D log 256 (eq. 2 and 3)."""

@@ -68,10 +68,6 @@ class Training:
 
     def iterate(self) -> None:
         """One iteration: every phase that is due, in order; then the moving average."""
-        lr = self.lr()
-        for player, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = lr * self.config.lr_factors.get(player, 1.0)
         for phase in self.phases:
             if is_due(phase, self.step, self.steps):
                 if phase.fresh:
@@ -82,7 +78,9 @@ class Training:
         self.step += 1
 
     def _minimise(self, phase: Phase, batch: Batch) -> None:
-        parameters = self.parameters[phase.player]
+        parameters, optimizer = self.parameters[phase.player], self.optimizers[phase.player]
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr(phase.span) * self.config.lr_factors.get(phase.player, 1.0)
         moment = Step(self.step, self.steps, self.generator)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast == torch.bfloat16):
             loss, terms = phase.loss(batch, moment)
@@ -93,16 +91,18 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or math.inf)
         bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(norm)) & (self.first_bad < 0)
         self.first_bad = torch.where(bad, self.step, self.first_bad)  # stays on the device: no waiting for the GPU
-        self.optimizers[phase.player].step()
+        optimizer.step()
         phase.after()
         named = {"loss": loss, **terms, "grad_norm": norm}
         self.terms |= {f"{phase.player}/{name}": value.detach() for name, value in named.items()}
 
-    def lr(self) -> float:
-        """Learning rate of the coming step, a function of the step alone."""
-        config, done = self.config, self.step / self.steps
-        warmup = self.steps * config.warmup_kimg / config.kimg
-        rise = min(1.0, (self.step + 1) / warmup) if warmup else 1.0
+    def lr(self, span: tuple[float, float] = (0.0, 1.0)) -> float:
+        """Learning rate of the coming step, a function of the step alone; a phase's schedule runs over its span."""
+        config, steps = self.config, self.steps * (span[1] - span[0])
+        step = self.step - self.steps * span[0]
+        done = min(max(step / steps, 0.0), 1.0)
+        warmup = steps * config.warmup_kimg / config.kimg
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
         fall = 1.0
         if config.lr_schedule == "cosine":
             fall = config.lr_final + (1 - config.lr_final) * (1 + math.cos(math.pi * done)) / 2
@@ -137,6 +137,7 @@ class Training:
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             "step": self.step,
             "images_shown": self.images_shown,
+            "terms": dict(self.terms),  # those of lazy phases appear in later rows
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -151,6 +152,7 @@ class Training:
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         self.step, self.images_shown = state["step"], state["images_shown"]
+        self.terms = dict(state["terms"])
 
 
 @dataclass

@@ -1,0 +1,243 @@
+"""The bidirectional GAN (Donahue et al. 2017, arXiv:1605.09782), or adversarially learned inference (Dumoulin et al.
+2017, arXiv:1606.00704).
+
+    D maximises   V(D, E, G) = E_x log s(D(x, E(x))) + E_z log (1 - s(D(G(z), z)))                         eq. 3
+    E, G minimise  E_x softplus(D(x, E(x))) + E_z softplus(-D(G(z), z))           section 3.4, "inverse" objective
+
+    s  the sigmoid, so that -log s(a) = softplus(-a) and -log (1 - s(a)) = softplus(a)
+    E  encoder, image to code    `Encoder`     x  training image  `batch.x`   (x, E(x))  encoded pair    `encoded`
+    G  generator, code to image  `Generator`   z  code, N(0, I)   `z`         (G(z), z)  generated pair  `generated`
+    D  joint discriminator, a logit, high for encoded pairs       `Discriminator`
+
+D sees pairs alone: nothing compares x with G(E(x)). Yet where D cannot tell the two kinds of pairs apart, E and G
+invert each other (theorem 2); short of that, reconstructions keep what a face is like rather than its pixels.
+
+Where we deviate:
+
+* D joins the features of x with those of z in its last hidden layer, as the second paper does, not in every layer.
+* D takes its step first, then E and G together, which the first paper describes but for speed does at the same time.
+* Convolutions as the DCGAN's, weights from N(0, 0.02^2); fully connected layers from N(0, 2 / inputs): at 0.02, z would
+  hardly be heard beside x. The two kinds of pairs pass D apart from each other, since batch normalisation would tell
+  which is which from their mixture. D is evaluated (as a score) with running statistics of both.
+* E is a function, as in the first paper's experiments; the second draws from N(mu(x), sigma(x)^2).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+from visage.maths import noise
+from visage.models.base import Batch, GenerativeModel, HasBound, HasLogProb, Phase, Step
+
+
+@dataclass(frozen=True, slots=True)
+class BiGANConfig:
+    """The BiGAN's settings."""
+
+    latent_dim: Annotated[int, Ge(1)]  # dimensions of z; the papers: 200 and 256
+    width: Annotated[int, Ge(1)]  # channels of every network at half the image size, doubled at every halving
+    code_width: Annotated[int, Ge(1)]  # units of D's two layers that see z alone
+    joint_width: Annotated[int, Ge(1)]  # units of D's layer that sees both
+    dropout: Annotated[float, Ge(0), Lt(1)]  # share of D's fully connected inputs zeroed in training; ALI: 0.2
+
+
+# --- Networks
+
+
+def widths(config: BiGANConfig, size: int) -> list[int]:
+    """Channels at size / 2, size / 4, ..., 4 pixels."""
+    if size < 16 or size & (size - 1):
+        raise ValueError(f"size {size}: the BiGAN halves images down to 4 pixels, choose a power of two from 16 on")
+    return [config.width << i for i in range(size.bit_length() - 3)]
+
+
+def initialize(module: nn.Module) -> None:
+    """Convolutions and gains as in the DCGAN (Radford et al. 2016); what is fully connected keeps the scale."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.kaiming_normal_(module.weight, a=0.2)
+        nn.init.zeros_(module.bias)
+
+
+def trunk(config: BiGANConfig, size: int) -> tuple[nn.Sequential, int]:
+    """Convolutions from (B, 3, S, S) down to 4 x 4 positions, flattened; and how many features come out."""
+    outs = widths(config, size)
+    layers: list[nn.Module] = [nn.Conv2d(3, outs[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+    for i, o in pairwise(outs):
+        layers += [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Flatten()), outs[-1] * 4 * 4
+
+
+class Generator(nn.Module):
+    """G: (B, latent_dim) to images (B, 3, S, S) in [-1, 1]."""
+
+    def __init__(self, config: BiGANConfig, size: int) -> None:
+        super().__init__()
+        ins = widths(config, size)[::-1]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent_dim, ins[0], 4, 1, 0, bias=False)]
+        for i, o in pairwise([*ins, 3]):
+            layers += [nn.BatchNorm2d(i), nn.ReLU(), nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False)]
+        self.layers = nn.Sequential(nn.Unflatten(1, (config.latent_dim, 1, 1)), *layers)
+        self.apply(initialize)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return images, float32."""
+        return torch.tanh(self.layers(z).float())
+
+
+class Encoder(nn.Module):
+    """E: (B, 3, S, S) to codes (B, latent_dim), unbounded as those of N(0, I) are."""
+
+    def __init__(self, config: BiGANConfig, size: int) -> None:
+        super().__init__()
+        self.trunk, features = trunk(config, size)
+        self.head = nn.Linear(features, config.latent_dim)
+        self.apply(initialize)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return codes, float32."""
+        codes: Tensor = self.head(self.trunk(x)).float()
+        return codes
+
+
+class Discriminator(nn.Module):
+    """D: images (B, 3, S, S) and their codes (B, latent_dim) to a logit (B,), high for encoded pairs."""
+
+    def __init__(self, config: BiGANConfig, size: int) -> None:
+        super().__init__()
+        self.image, features = trunk(config, size)
+        self.code = nn.Sequential(
+            nn.Linear(config.latent_dim, config.code_width),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.code_width, config.code_width),
+            nn.LeakyReLU(0.2),
+        )
+        self.joint = nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(features + config.code_width, config.joint_width),
+            nn.LeakyReLU(0.2),
+        )
+        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.joint_width, 1), nn.Flatten(0))
+        self.apply(initialize)
+
+    def features(self, x: Tensor, z: Tensor) -> Tensor:
+        """The last hidden layer, (B, joint_width)."""
+        hidden: Tensor = self.joint(torch.cat([self.image(x), self.code(z)], dim=1))
+        return hidden
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return logits, float32."""
+        logits: Tensor = self.head(self.features(x, z)).float()
+        return logits
+
+
+# --- The model
+
+
+class BiGAN(GenerativeModel):
+    """A generator, an encoder that learns to invert it, and a discriminator of pairs.
+
+    Raises:
+        ValueError: size is not a power of two, or less than 16.
+    """
+
+    paper = "Donahue et al. 2017, arXiv:1605.09782; ALI: Dumoulin et al. 2017, arXiv:1606.00704"
+    path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+
+    def __init__(self, config: BiGANConfig, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = Generator(config, size)
+        self.encoder = Encoder(config, size)
+        self.discriminator = Discriminator(config, size)
+
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        """E and G are one player: both make D's task harder."""
+        return {"generator_encoder": [self.generator, self.encoder], "discriminator": [self.discriminator]}
+
+    def phases(self) -> Sequence[Phase]:
+        """One step of D, then one of E and G, which encode the same images."""
+        return [
+            Phase("discriminator", self.discriminator_loss),
+            Phase("generator_encoder", self.generator_encoder_loss, fresh=False),
+        ]
+
+    def discriminator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """-V of eq. 3: encoded pairs up, generated ones down."""
+        with torch.no_grad():
+            z = self.z(batch, step)
+            codes, images = self.encoder(batch.x), self.generator(z)
+        encoded, generated = self.discriminator(batch.x, codes), self.discriminator(images, z)
+        loss = F.softplus(-encoded).mean() + F.softplus(generated).mean()
+        return loss, beliefs(encoded, generated)
+
+    def generator_encoder_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same with the kinds of pairs swapped; its gradient does not vanish where D is sure (section 3.4)."""
+        z = self.z(batch, step)
+        codes, images = self.encoder(batch.x), self.generator(z)
+        encoded, generated = self.discriminator(batch.x, codes), self.discriminator(images, z)
+        loss = F.softplus(encoded).mean() + F.softplus(-generated).mean()
+        # codes should come to be like draws of N(0, I): to 0 they collapse, far above 1 they explode
+        spread = codes.detach().std(0).mean()
+        return loss, beliefs(encoded, generated) | {"code_std": spread, "code_mean": codes.detach().mean()}
+
+    def z(self, batch: Batch, step: Step) -> Tensor:
+        """As many codes as the batch has images."""
+        return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """No density."""
+        return {
+            HasLogProb: "a GAN defines no density",
+            HasBound: "a GAN defines no density; E minimises no bound on one",
+        }
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Codes z ~ N(0, I), (n, latent_dim)."""
+        return noise.randn(n, (self.config.latent_dim,), generator, self.encoder.head.weight.device)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z), (B, 3, S, S) in [-1, 1]."""
+        images: Tensor = self.generator(z)
+        return images
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """G(z) for z from the prior."""
+        return self.decode(self.prior(n, generator))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """E(x), (B, latent_dim)."""
+        codes: Tensor = self.encoder(x)
+        return codes
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """G(E(x))."""
+        return self.decode(self.encode(x))
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """-D(x, E(x)), and how far D's features of x are from those of G(E(x)), in the mean over units.
+
+        The second is the feature-matching score of Zenati et al. 2018 (arXiv:1802.06222); both with the code E(x).
+        """
+        codes = self.encode(x)
+        seen, remade = self.discriminator.features(x, codes), self.discriminator.features(self.decode(codes), codes)
+        logits: Tensor = self.discriminator.head(seen)
+        return {"discriminator": -logits.float(), "features": (seen - remade).abs().float().mean(1)}
+
+
+def beliefs(encoded: Tensor, generated: Tensor) -> dict[str, Tensor]:
+    """D's mean probability of being an encoded pair, for the log; logits (B,)."""
+    return {"d_encoded": encoded.detach().sigmoid().mean(), "d_generated": generated.detach().sigmoid().mean()}

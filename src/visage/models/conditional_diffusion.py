@@ -1,0 +1,276 @@
+"""Conditional diffusion with classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598).
+
+    minimise  E |eps - eps^(x_t, t, c)|^2,  c = y, or the null token with probability p_uncond        algorithm 1
+    sample    with eps~ = (1 + w) eps^(x_t, t, y) - w eps^(x_t, t, null)                              eq. 6
+
+    x_t   noisy image, z_lambda in the paper    `x_t`           eps^  the network, a U-Net      `Denoiser`
+    y     attributes, c in the paper            `batch.y`       null  what stands for no y      `Denoiser.null`
+    eps   noise, N(0, I)                        `eps`           w     strength of the guidance  `guidance`, `w`
+
+w = 0 is the conditional model and w = -1 the unconditional one; others write s = 1 + w. The noise and the bound on
+log p are those of Ho et al. 2020 (arXiv:2006.11239). What is said of an image (its bound, its code, how well it is
+denoised) is said by the null token, as p(x): its labels would give the answer away.
+
+Where we deviate:
+
+* y is A attributes at once instead of one of C classes: a vector of -1 and 1, embedded by two layers, one of them the
+  U-Net's. The null token is a learned embedding, so no y can be taken for it; y is dropped as a whole.
+* Time is discrete, t = 1..T, under the cosine schedule (the paper: continuous log-SNR, also cosine), and the sampler is
+  DDIM (Song et al. 2021, arXiv:2010.02502): from equal noise, images at different w differ by the guidance alone. So
+  sigma_t^2 plays its part in the bound only; it is beta_t there, and at t = 1 the posterior variance at t = 2.
+* `prediction: v` lets the network predict v (Salimans & Ho 2022, arXiv:2202.00512), which shows faces sooner. Given
+  x_t it is linear in eps, so that guiding v is guiding eps. The guided guess at the image is clipped to [-1, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Lt, MinLen, MultipleOf
+from torch import Tensor, nn
+
+from visage.maths import diffusion, noise
+from visage.maths.likelihoods import standard_normal_kl
+from visage.models.base import INITIAL_IMAGES, Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Step
+from visage.nn.unet import UNet
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionalDiffusionConfig:
+    """The settings of the conditional diffusion and of its U-Net."""
+
+    attributes: Annotated[tuple[str, ...], MinLen(1)]  # what y is, by CelebA's names
+    p_uncond: Annotated[float, Gt(0), Lt(1)]  # share of the images whose y is dropped; the paper: 0.1 or 0.2
+    guidance: Annotated[float, Ge(0)]  # w of `sample` and `sample_given`; the paper's best FID: 0.1 to 0.3
+    timesteps: Annotated[int, Ge(2)]  # T
+    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
+    sampling_steps: Annotated[int, Ge(1)]  # steps of DDIM
+    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; as many as T: all its terms
+    width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution
+    multipliers: tuple[int, ...]  # of width, at each resolution
+    blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution
+    attention: tuple[int, ...]  # sides of the resolutions that have attention
+    dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks
+    patch: Annotated[int, Ge(1)]  # pixels of a patch x patch square that form one position
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together."""
+        twice = [name for name in self.attributes if self.attributes.count(name) > 1]
+        if twice:
+            raise ValueError(f"attributes: {twice[0]} stands there {len(twice)} times: name each once")
+        for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
+            if calls > self.timesteps:
+                raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers={list(self.multipliers)}: name at least one, each 1 or more")
+
+
+GUIDANCE_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Strengths w at which guidance is shown."""
+OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
+"""Shares of T at which an image is made noisy to see how well the noise is found again."""
+
+
+class Denoiser(nn.Module):
+    """A U-Net that hears y or the null token along with the time."""
+
+    def __init__(self, config: ConditionalDiffusionConfig, size: int) -> None:
+        super().__init__()
+        hidden = 4 * config.width
+        self.embed = nn.Linear(len(config.attributes), hidden)
+        self.null = nn.Parameter(torch.randn(hidden))
+        self.unet = UNet(
+            3,
+            size,
+            width=config.width,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            attention=config.attention,
+            dropout=config.dropout,
+            patch=config.patch,
+            condition=hidden,
+        )
+
+    def condition(self, y: Tensor, known: Tensor) -> Tensor:
+        """(B, hidden) for y (B, A) in {0, 1}; the null token where known (B,) is False."""
+        return torch.where(known[:, None], F.silu(self.embed(2 * y - 1)), self.null)
+
+    def forward(self, x_t: Tensor, time: Tensor, y: Tensor, known: Tensor) -> Tensor:
+        """x_t (B, 3, S, S) at time (B,) up to 1000 to a prediction of its shape."""
+        prediction: Tensor = self.unet(x_t, time, self.condition(y, known))
+        return prediction
+
+
+class ConditionalDiffusion(GenerativeModel):
+    """One network for p(x | y) and p(x), and a sampler that goes from the one away from the other.
+
+    Raises:
+        ValueError: the U-Net cannot halve images of this size.
+    """
+
+    paper = "Ho & Salimans 2022, arXiv:2207.12598"
+    path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+    rows: Tensor
+    probes: Tensor
+
+    def __init__(self, config: ConditionalDiffusionConfig, size: int) -> None:
+        super().__init__()
+        self.config, self.shape = config, (3, size, size)
+        self.likelihood_calls = config.bound_terms
+        self.denoiser = Denoiser(config, size)
+        # no buffer: it stays float64 on the CPU, where t is drawn
+        self.alpha_bars = diffusion.alpha_bars(diffusion.cosine_betas(config.timesteps))
+        self.register_buffer("rows", torch.zeros(INITIAL_IMAGES, len(config.attributes)))
+        self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
+
+    @property
+    def attributes(self) -> Sequence[str]:
+        """Those of the config."""
+        return self.config.attributes
+
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        """One network."""
+        return {"denoiser": [self.denoiser]}
+
+    def phases(self) -> Sequence[Phase]:
+        """One step on the denoising loss."""
+        return [Phase("denoiser", self.loss)]
+
+    def initialize(self, batch: Batch) -> None:
+        """Keep rows of training attributes, from the first one again where there are too few: q(y) of `sample`."""
+        self.rows.copy_(batch.y[torch.arange(len(self.rows), device=batch.y.device) % len(batch.y)])
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Algorithm 1: each image has a time of its own and loses its y, as a whole, by a draw of its own."""
+        x0, n = batch.x, len(batch.x)
+        t = torch.randint(1, self.config.timesteps + 1, (n,), generator=step.generator)
+        eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
+        known = torch.rand(n, generator=step.generator) >= self.config.p_uncond
+        abar = self.alpha_bars[t]
+        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, abar)
+        output = self.output(diffusion.diffuse(x0, eps, abar), t, batch.y, known)
+        return (output - target).square().mean(), {}
+
+    def output(self, x_t: Tensor, t: Tensor, y: Tensor, known: Tensor) -> Tensor:
+        """What the network predicts from x_t (B, 3, S, S); t (B,) integers and known (B,) on the CPU."""
+        time = 1000 / self.config.timesteps * t
+        prediction: Tensor = self.denoiser(x_t, time.to(x_t.device), y.to(x_t.device), known.to(x_t.device))
+        return prediction
+
+    def unconditional(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the network predicts for the null token."""
+        return self.output(x_t, t, self.rows[:1].expand(len(x_t), -1), torch.zeros(len(x_t), dtype=torch.bool))
+
+    def guided(self, x_t: Tensor, t: Tensor, y: Tensor, w: float) -> Tensor:
+        """Eq. 6: (1 + w) times the prediction for y minus w times that for the null token, both from one call."""
+        known = torch.ones(len(x_t), dtype=torch.bool)
+        if w == 0:
+            return self.output(x_t, t, y, known)
+        x_t, t, y, known = (torch.cat(pair) for pair in ((x_t, x_t), (t, t), (y, y), (known, ~known)))
+        given, null = self.output(x_t, t, y, known).chunk(2)
+        return (1 + w) * given - w * null
+
+    def split(self, x_t: Tensor, t: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The guess at the image in [-1, 1] that a network's output stands for, and the noise that goes with it."""
+        abar = self.alpha_bars[t]
+        of = diffusion.x0_of_epsilon if self.config.prediction == "epsilon" else diffusion.x0_of_velocity
+        x0 = of(x_t, output, abar).clamp(-1, 1)
+        return x0, diffusion.epsilon_of_x0(x_t, x0, abar)
+
+    # Sampler
+
+    def noise(self, rows: Sequence[torch.Generator]) -> Tensor:
+        """Noise (n, 3, S, S), image i from its own generator."""
+        return noise.randn_each(rows, self.shape, self.probes.device)
+
+    def ddim(self, x: Tensor, y: Tensor | None, w: float) -> Tensor:
+        """From x_T (n, 3, S, S) to x_0, deterministic, guided to y (n, A) by w; without y by the null token."""
+        times = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
+        for t, s in pairwise(times[::-1]):
+            now = torch.full((len(x),), t)
+            output = self.unconditional(x, now) if y is None else self.guided(x, now, y, w)
+            x0, eps = self.split(x, now, output)
+            a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], 0.0)
+            x = a * x0 + b * eps
+        return x
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """A bound only, and no reconstruction worth the name."""
+        return {
+            Reconstructs: "its code is as large as the image: a round trip measures DDIM's steps, not the model",
+            HasLogProb: "bounds log p(x), does not compute it",
+        }
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Images for whole rows of training attributes."""
+        rows = noise.each(n, generator)
+        y = self.rows[[int(torch.randint(len(self.rows), (), generator=row)) for row in rows]]
+        return self.ddim(self.noise(rows), y, self.config.guidance)
+
+    def sample_given(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Images for y at the strength of the settings."""
+        return self.sample_guided(y, generator, self.config.guidance)
+
+    @property
+    def guidance_scales(self) -> Sequence[float]:
+        """From none to more than images can bear."""
+        return GUIDANCE_SCALES
+
+    def sample_guided(self, y: Tensor, generator: torch.Generator, w: float) -> Tensor:
+        """Images for y at strength w."""
+        return self.ddim(self.noise(noise.each(len(y), generator)), y.to(self.probes.device), w)
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """x_T ~ N(0, I), (n, 3 S S)."""
+        return noise.randn(n, self.shape, generator, self.probes.device).flatten(1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """DDIM of the unconditional model, a function of x_T."""
+        return self.ddim(z.reshape(-1, *self.shape), None, 0.0)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x_T of the unconditional model, flat: the steps of `decode` the other way round, from x taken for x_1."""
+        _, *later = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
+        for s, t in pairwise([1, *(t for t in later if t > 1)]):
+            now = torch.full((len(x),), s)
+            x0, eps = self.split(x, now, self.unconditional(x, now))
+            a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[t], self.alpha_bars[s], 0.0)
+            x = a * x0 + b * eps
+        return x.flatten(1)
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
+        """Of log p(x), by the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, all other terms are the rate.
+
+        For each stratum of t = 2..T one L_{t-1}, at a time of the image's own, stands for all.
+        """
+        rows, last = noise.each(len(x), generator), self.alpha_bars[-1]
+        rate = standard_normal_kl(last.sqrt() * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
+        for first, end in diffusion.strata(self.config.timesteps, self.config.bound_terms - 1):
+            t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
+            before, after = self.alpha_bars[t - 1], self.alpha_bars[t]
+            x_t = diffusion.diffuse(x, self.noise(rows), after)
+            x0, _ = self.split(x_t, t, self.unconditional(x_t, t))
+            a, _, variance = diffusion.posterior(before, after)
+            a, variance, beta = (diffusion.per_image(c, x) for c in (a, variance, 1 - after / before))
+            rate = rate + (end - first) * diffusion.posterior_kl(x, x0, a, variance, beta).sum((1, 2, 3))
+        t = torch.ones(len(x), dtype=torch.long)
+        x_t = diffusion.diffuse(x, self.noise(rows), self.alpha_bars[t])
+        x0, _ = self.split(x_t, t, self.unconditional(x_t, t))
+        variance = diffusion.posterior(self.alpha_bars[1], self.alpha_bars[2])[2]
+        log_p = diffusion.discretized_gaussian_log_prob(x, x0, (0.5 * variance.log()).to(x))
+        return Bound(-log_p.sum((1, 2, 3)), rate)
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Mean squared error in eps over `OOD_TIMES` by the null token, with the same noise for every image."""
+        errors = []
+        for share, probe in zip(OOD_TIMES, self.probes, strict=True):
+            t = torch.full((len(x),), max(1, round(share * self.config.timesteps)))
+            x_t = diffusion.diffuse(x, probe.expand_as(x), self.alpha_bars[t])
+            _, eps = self.split(x_t, t, self.unconditional(x_t, t))
+            errors.append((eps - probe).square().mean((1, 2, 3)))
+        return {"denoising": torch.stack(errors).mean(0)}

@@ -1,0 +1,240 @@
+"""Denoising diffusion (Ho et al. 2020, arXiv:2006.11239) with DDIM sampling (Song et al. 2021, arXiv:2010.02502).
+
+    q(x_t | x_0)      = N(sqrt(abar_t) x_0, (1 - abar_t) I)                                             eq. 4
+    p(x_{t-1} | x_t)  = N(mu(x_t, x_0^), sigma_t^2 I), mu that of q(x_{t-1} | x_t, x_0 = x_0^)         eqs. 1 and 7
+    minimise          L_simple = E |eps - eps^(x_t, t)|^2,  x_t ~ q(x_t | x_0),  t ~ U{1, ..., T}      eq. 14
+    bound             -log P(x_0) <= L_T + sum of L_{t-1} over t = 2..T + L_0                          eq. 5
+
+    x_0  image           `batch.x`, `x`    eps^  the network, a U-Net  `denoiser`      sigma_t^2    `variances[t]`
+    x_t  noisy image     `x_t`             x_0^  guess at the image    `x0`            T            `timesteps`
+    eps  noise, N(0, I)  `eps`             abar  product of 1 - beta   `alpha_bars`    eta (DDIM)   `eta`
+
+L_0 is the distortion, -log P(8-bit image | x_1); L_T and the KL divergences L_{t-1} are the rate. `bound` takes L_T and
+L_0 in full and the sum from a few times, one out of each stratum: it is unbiased, whichever times are drawn.
+
+Where we deviate:
+
+* `prediction: v` lets the network predict v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 with the loss |v - v^|^2
+  (Salimans & Ho 2022, arXiv:2202.00512), and `schedule: cosine` is Nichol & Dhariwal 2021 (arXiv:2102.09672): small
+  networks show faces after far fewer steps. The paper predicts eps under betas that rise linearly.
+* Times are 1..T, as printed; the network is told 1000 t / T (the authors' code: t - 1).
+* sigma_1^2 is that of t = 2, as in the authors' code: the posterior variance at t = 1 is 0, and L_0 would be infinite.
+  L_0 takes the exact error function instead of their approximation by a tanh.
+* DDIM visits evenly spaced times that end at T, where x_T is pure noise; its authors end a step before it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Lt, MultipleOf
+from torch import Tensor
+
+from visage.maths import diffusion, noise
+from visage.maths.likelihoods import standard_normal_kl
+from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Sampler, Step
+from visage.nn.unet import UNet
+
+
+@dataclass(frozen=True, slots=True)
+class DDPMConfig:
+    """The settings of DDPM and of its U-Net."""
+
+    timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
+    schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
+    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
+    variance: Literal["small", "large"]  # sigma_t^2: small is the posterior's, large beta_t; the paper: either
+    sampler: Literal["ancestral", "ddim"]  # ancestral is the paper's, T network calls
+    sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also makes codes of images and back
+    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; as many as T: every term of eq. 5
+    width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution; the paper: 128
+    multipliers: tuple[int, ...]  # of width, at each resolution; the paper: 1, 2, 2, 2 at 32 pixels
+    blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution; the paper: 2
+    attention: tuple[int, ...]  # sides of the resolutions that have attention; the paper: 16
+    dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks; the paper: 0.1 at 32 pixels, else 0
+    patch: Annotated[int, Ge(1)]  # pixels of a patch x patch square that form one position; the paper: 1
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together."""
+        for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
+            if calls > self.timesteps:
+                raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers={list(self.multipliers)}: name at least one, each 1 or more")
+
+
+OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
+"""Shares of T at which an image is made noisy to see how well the noise is found again."""
+
+
+def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
+    """sigma_t^2 at index t = 1..T, (T + 1,), for abar_0..abar_T; index 0 is no step."""
+    before, after = alpha_bars[:-1], alpha_bars[1:]
+    small = diffusion.posterior(before, after)[2]
+    chosen = small if kind == "small" else 1 - after / before
+    return torch.cat([small[:1], small[1:2], chosen[1:]])
+
+
+class DDPM(GenerativeModel):
+    """A U-Net that finds the noise in a noisy image, and the samplers that it drives.
+
+    Raises:
+        ValueError: the U-Net cannot halve images of this size.
+    """
+
+    paper = "Ho et al. 2020, arXiv:2006.11239; DDIM: Song et al. 2021, arXiv:2010.02502"
+    path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+    probes: Tensor
+
+    def __init__(self, config: DDPMConfig, size: int) -> None:
+        super().__init__()
+        self.config, self.shape = config, (3, size, size)
+        self.likelihood_calls = config.bound_terms
+        self.denoiser = UNet(
+            3,
+            size,
+            width=config.width,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            attention=config.attention,
+            dropout=config.dropout,
+            patch=config.patch,
+        )
+        betas = diffusion.linear_betas if config.schedule == "linear" else diffusion.cosine_betas
+        # no buffers: they stay float64 on the CPU, where t is drawn
+        self.alpha_bars = diffusion.alpha_bars(betas(config.timesteps))
+        self.variances = variances(self.alpha_bars, config.variance)
+        self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
+
+    def players(self) -> Mapping[str, Sequence[UNet]]:
+        """One network."""
+        return {"denoiser": [self.denoiser]}
+
+    def phases(self) -> Sequence[Phase]:
+        """One step on L_simple."""
+        return [Phase("denoiser", self.loss)]
+
+    def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_simple (eq. 14), or the same of v; mean over dimensions and images, each at a time of its own."""
+        x0 = batch.x
+        t = torch.randint(1, self.config.timesteps + 1, (len(x0),), generator=step.generator)
+        eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
+        abar = self.alpha_bars[t]
+        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, abar)
+        return (self.output(diffusion.diffuse(x0, eps, abar), t) - target).square().mean(), {}
+
+    def output(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the network predicts from x_t (B, 3, S, S) at t (B,) integers on the CPU."""
+        prediction: Tensor = self.denoiser(x_t, (1000 / self.config.timesteps * t).to(x_t.device))
+        return prediction
+
+    def predict(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0^ in [-1, 1], as pixels are, and the noise eps^ that goes with it; t as in `output`."""
+        abar = self.alpha_bars[t]
+        of = diffusion.x0_of_epsilon if self.config.prediction == "epsilon" else diffusion.x0_of_velocity
+        x0 = of(x_t, self.output(x_t, t), abar).clamp(-1, 1)
+        return x0, diffusion.epsilon_of_x0(x_t, x0, abar)
+
+    # Samplers
+
+    def noise(self, rows: Sequence[torch.Generator]) -> Tensor:
+        """Noise (n, 3, S, S), image i from its own generator."""
+        return noise.randn_each(rows, self.shape, self.probes.device)
+
+    def ancestral(self, rows: Sequence[torch.Generator]) -> Tensor:
+        """Algorithm 2: x_T ~ N(0, I), then x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1, without noise at the last step."""
+        x = self.noise(rows)
+        for t in range(self.config.timesteps, 0, -1):
+            x0, _ = self.predict(x, torch.full((len(x),), t))
+            a, b, _ = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
+            x = a * x0 + b * x
+            if t > 1:
+                x = x + self.variances[t].sqrt() * self.noise(rows)
+        return x
+
+    def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
+        """From x_T (n, 3, S, S) to x_0 in so many network calls (DDIM eq. 12); eta > 0 draws noise from `rows`."""
+        times = diffusion.spaced_times(self.config.timesteps, steps)
+        for t, s in pairwise(times[::-1]):
+            x0, eps = self.predict(x, torch.full((len(x),), t))
+            a, b, c = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], eta)
+            x = a * x0 + b * eps
+            if c > 0:
+                x = x + c * self.noise(rows)
+        return x
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """A bound only, and no reconstruction worth the name."""
+        return {
+            Reconstructs: "its code is as large as the image: a round trip measures DDIM's steps, not the model",
+            HasLogProb: "bounds log p(x), does not compute it",
+        }
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """By the sampler that the settings name."""
+        rows = noise.each(n, generator)
+        if self.config.sampler == "ancestral":
+            return self.ancestral(rows)
+        return self.ddim(self.noise(rows), self.config.sampling_steps)
+
+    def variants(self) -> Mapping[str, Sampler]:
+        """DDIM in fewer and in more steps, and with the noise of DDPM."""
+
+        def draw(n: int, generator: torch.Generator, steps: int, eta: float) -> Tensor:
+            rows = noise.each(n, generator)
+            return self.ddim(self.noise(rows), steps, eta, rows)
+
+        steps = self.config.sampling_steps
+        calls = (max(1, steps // 2), steps, min(2 * steps, self.config.timesteps))
+        shown: dict[str, Sampler] = {f"DDIM, {n} steps": partial(draw, steps=n, eta=0.0) for n in calls}
+        return shown | {f"eta = 1, {steps} steps": partial(draw, steps=steps, eta=1.0)}
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """x_T ~ N(0, I), (n, 3 S S)."""
+        return noise.randn(n, self.shape, generator, self.probes.device).flatten(1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """DDIM with eta = 0, which is a function of x_T."""
+        return self.ddim(z.reshape(-1, *self.shape), self.config.sampling_steps)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x_T, flat: the steps of DDIM with eta = 0 the other way round (DDIM section 4.3).
+
+        The image is taken for x_1: the network has never seen t = 0.
+        """
+        _, *later = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
+        for s, t in pairwise([1, *(t for t in later if t > 1)]):
+            x0, eps = self.predict(x, torch.full((len(x),), s))
+            a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[t], self.alpha_bars[s], 0.0)
+            x = a * x0 + b * eps
+        return x.flatten(1)
+
+    def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
+        """Eq. 5 by `bound_terms` network calls: L_0, and for each stratum of t = 2..T one L_{t-1} in place of all."""
+        rows, last = noise.each(len(x), generator), self.alpha_bars[-1]
+        rate = standard_normal_kl(last.sqrt() * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
+        for first, end in diffusion.strata(self.config.timesteps, self.config.bound_terms - 1):
+            t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
+            x0, _ = self.predict(diffusion.diffuse(x, self.noise(rows), self.alpha_bars[t]), t)
+            a, _, variance = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
+            a, variance, sigma2 = (diffusion.per_image(c, x) for c in (a, variance, self.variances[t]))
+            rate = rate + (end - first) * diffusion.posterior_kl(x, x0, a, variance, sigma2).sum((1, 2, 3))
+        t = torch.ones(len(x), dtype=torch.long)
+        x0, _ = self.predict(diffusion.diffuse(x, self.noise(rows), self.alpha_bars[t]), t)
+        log_sigma = (0.5 * self.variances[1].log()).to(x)
+        distortion = -diffusion.discretized_gaussian_log_prob(x, x0, log_sigma).sum((1, 2, 3))  # L_0, mu at t = 1 is x0
+        return Bound(distortion, rate)
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Mean squared error in eps over `OOD_TIMES`, with the same noise for every image, drawn once for the model."""
+        errors = []
+        for share, probe in zip(OOD_TIMES, self.probes, strict=True):
+            t = torch.full((len(x),), max(1, round(share * self.config.timesteps)))
+            _, eps = self.predict(diffusion.diffuse(x, probe.expand_as(x), self.alpha_bars[t]), t)
+            errors.append((eps - probe).square().mean((1, 2, 3)))
+        return {"denoising": torch.stack(errors).mean(0)}

@@ -1,0 +1,271 @@
+"""The Wasserstein GAN, with weight clipping (Arjovsky et al. 2017, arXiv:1701.07875) or a gradient penalty
+(Gulrajani et al. 2017, arXiv:1704.00028).
+
+    f maximises  E_x f(x) - E_z f(g(z))                                  eq. 3 of the first paper, eq. 2 of the second
+    g maximises  E_z f(g(z))                                             theorem 3 of the first paper
+    clip:    every weight of f is put back into [-c, c] after each of its steps       algorithm 1 of the first paper
+    penalty: f minimises  E_z f(g(z)) - E_x f(x) + lambda E_x^ (|grad f(x^)|_2 - 1)^2        eq. 3 of the second paper
+             with x^ = epsilon x + (1 - epsilon) g(z), epsilon ~ U[0, 1) of each image
+
+    f  critic, any real number  `Critic`     c        bound of the weights   `clip`      x  training image   `batch.x`
+    g  generator, z to image    `Generator`  lambda   weight of the penalty  `penalty`   z  code, N(0, I)    `z`
+    n_critic  steps of f for each one of g, every one with new training images
+
+Were f the best of all 1-Lipschitz functions, E f(x) - E f(g(z)) would be the Wasserstein-1 distance between images and
+samples (eq. 2 of the first paper). Clipping gives K-Lipschitz functions for some unknown K, the penalty slopes near 1,
+and both a network that is not optimal: the logged `gap` is comparable within a run at most.
+
+Where we deviate:
+
+* `blocks: convolutional` has the DCGAN's networks, as the first paper. `blocks: residual` has those with which the
+  second paper's code makes 64-pixel images; the number of halvings follows the image size, channels end at 8 `width`.
+* The critic's normalisation is a choice, `norm`. The first paper has batch normalisation, gains and biases clipped as
+  all else. It is refused beside the penalty, which is on the gradient at each image by itself (second paper, section
+  4); its substitute there is layer normalisation, and shallow critics do without any.
+* The critic is clipped before its first step, too, so that the score of an untrained one is bounded as well.
+* No 100 critic steps for each of the first 25 of the generator: they are in the authors' code, not in the paper.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from visage.maths import noise
+from visage.models.base import Batch, Encodes, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, Step
+
+Norm = Literal["batch", "layer", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class WGANConfig:
+    """The WGAN's settings."""
+
+    constraint: Literal["clip", "penalty"]  # what keeps the critic's slopes bounded
+    clip: Annotated[float, Ge(0)]  # c, of the clipping; the paper: 0.01; 0 beside the penalty
+    penalty: Annotated[float, Ge(0)]  # lambda, of the penalty; the paper: 10; 0 beside the clipping
+    n_critic: Annotated[int, Ge(1)]  # steps of the critic for each one of the generator; both papers: 5
+    blocks: Literal["convolutional", "residual"]  # both networks: the DCGAN's, or residual blocks
+    norm: Norm  # in the critic; the papers: batch beside clipping, layer or none beside the penalty
+    latent_dim: Annotated[int, Ge(1)]  # dimensions of z; the papers: 100 and 128
+    width: Annotated[int, Ge(1)]  # channels at the largest resolution, doubled at every halving up to 8 times as many
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together."""
+        for name in ("clip", "penalty"):
+            value = getattr(self, name)
+            if (value > 0) != (name == self.constraint):
+                mend = "a number above 0" if name == self.constraint else "0"
+                raise ValueError(f"{name}={value} does not go with constraint={self.constraint}: set it to {mend}")
+        if self.constraint == "penalty" and self.norm == "batch":
+            raise ValueError(
+                "norm=batch does not go with constraint=penalty, which is on each image's own gradient: "
+                "set it to layer or none"
+            )
+
+
+# --- Networks
+
+
+def widths(config: WGANConfig, size: int) -> list[int]:
+    """Channels at size (residual) or size / 2 (convolutional), at half of that, ..., 4 pixels."""
+    if size < 16 or size & (size - 1):
+        raise ValueError(f"size {size}: the WGAN halves images down to 4 pixels, choose a power of two from 16 on")
+    levels = size.bit_length() - (2 if config.blocks == "residual" else 3)
+    return [config.width << min(i, 3) for i in range(levels)]
+
+
+def normalisation(norm: Norm, channels: int) -> nn.Module:
+    """Over batch and positions, over an image's channels and positions, or none."""
+    match norm:
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "layer":
+            return nn.GroupNorm(1, channels)  # one group: statistics over (C, H, W), gains for each channel
+        case "none":
+            return nn.Identity()
+
+
+class ResidualBlock(nn.Module):
+    """Normalisation, ReLU and a 3x3 convolution, twice; beside them a 1x1 convolution.
+
+    resize: "double" repeats pixels before the first 3x3 convolution, "halve" averages 2x2 pixels after the second.
+    """
+
+    def __init__(self, ins: int, outs: int, norm: Norm, resize: Literal["double", "halve"]) -> None:
+        super().__init__()
+        middle = outs if resize == "double" else ins
+        self.enlarge = nn.Upsample(scale_factor=2) if resize == "double" else nn.Identity()
+        self.average = nn.AvgPool2d(2) if resize == "halve" else nn.Identity()
+        self.norm1, self.conv1 = normalisation(norm, ins), nn.Conv2d(ins, middle, 3, padding=1, bias=False)
+        self.norm2, self.conv2 = normalisation(norm, middle), nn.Conv2d(middle, outs, 3, padding=1)
+        self.skip = nn.Conv2d(ins, outs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ins, s, s) to (B, outs, 2 s, 2 s) or (B, outs, s / 2, s / 2)."""
+        h = self.conv1(self.enlarge(F.relu(self.norm1(x))))
+        h = self.average(self.conv2(F.relu(self.norm2(h))))
+        out: Tensor = h + self.enlarge(self.skip(self.average(x)))  # 1x1: the same at the lower resolution, and cheaper
+        return out
+
+
+def initialize(network: nn.Module, config: WGANConfig) -> None:
+    """Weights from N(0, 0.02^2) as in the DCGAN, or, in residual networks, from N(0, 2 / inputs); biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if config.blocks == "convolutional":
+                nn.init.normal_(module.weight, 0.0, 0.02)
+            else:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """g: (B, latent_dim) to images (B, 3, S, S) in [-1, 1]; batch normalisation and ReLU everywhere but at the end."""
+
+    def __init__(self, config: WGANConfig, size: int) -> None:
+        super().__init__()
+        ins, residual = widths(config, size)[::-1], config.blocks == "residual"
+        layers: list[nn.Module] = [nn.Linear(config.latent_dim, ins[0] * 4 * 4, bias=residual)]
+        layers += [nn.Unflatten(1, (ins[0], 4, 4))]
+        if residual:
+            layers += [ResidualBlock(i, o, "batch", "double") for i, o in pairwise(ins)]
+            layers += [nn.BatchNorm2d(ins[-1]), nn.ReLU(), nn.Conv2d(ins[-1], 3, 3, padding=1)]
+        else:
+            for i, o in pairwise([*ins, 3]):
+                layers += [nn.BatchNorm2d(i), nn.ReLU(), nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False)]
+        self.layers = nn.Sequential(*layers)
+        initialize(self, config)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return images, float32."""
+        return torch.tanh(self.layers(z).float())
+
+
+class Critic(nn.Module):
+    """f: (B, 3, S, S) to any real number (B,), high for real; a bias at the end would cancel in every loss."""
+
+    def __init__(self, config: WGANConfig, size: int) -> None:
+        super().__init__()
+        outs = widths(config, size)
+        layers: list[nn.Module]
+        if config.blocks == "residual":
+            layers = [nn.Conv2d(3, outs[0], 3, padding=1)]
+            layers += [ResidualBlock(i, o, config.norm, "halve") for i, o in pairwise(outs)]
+        else:
+            bias = config.norm == "none"  # without any, f(a x) = a f(x) for all a > 0
+            layers = [nn.Conv2d(3, outs[0], 4, 2, 1, bias=bias), nn.LeakyReLU(0.2)]
+            for i, o in pairwise(outs):
+                layers += [nn.Conv2d(i, o, 4, 2, 1, bias=bias), normalisation(config.norm, o), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(outs[-1] * 4 * 4, 1, bias=False), nn.Flatten(0))
+        initialize(self, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the critic's opinion of each image, float32."""
+        opinion: Tensor = self.layers(x).float()
+        return opinion
+
+
+# --- The model
+
+
+class WGAN(GenerativeModel):
+    """A generator, and a critic that tells how far its images are from the real ones.
+
+    Raises:
+        ValueError: size is not a power of two, or less than 16.
+    """
+
+    paper = "Arjovsky et al. 2017, arXiv:1701.07875; penalty: Gulrajani et al. 2017, arXiv:1704.00028"
+    path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+
+    def __init__(self, config: WGANConfig, size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = Generator(config, size)
+        self.critic = Critic(config, size)
+        self.clip_weights()
+
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        """The generator and its critic."""
+        return {"generator": [self.generator], "critic": [self.critic]}
+
+    def phases(self) -> Sequence[Phase]:
+        """n_critic steps of f, each with its own images, then one of g, which sees none."""
+        critic = Phase("critic", self.critic_loss, after=self.clip_weights)
+        return [critic] * self.config.n_critic + [Phase("generator", self.generator_loss, fresh=False)]
+
+    def critic_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """E f(g(z)) - E f(x), eq. 2 with its sign turned, and the penalty of eq. 3."""
+        with torch.no_grad():
+            fakes = self.generator(self.z(batch, step))
+        gap = self.critic(batch.x).mean() - self.critic(fakes).mean()
+        if self.config.constraint == "clip":
+            return -gap, {"gap": gap.detach(), "at_bound": self.at_bound()}
+        slopes = self.slopes(batch.x, fakes, step)
+        penalty = self.config.penalty * (slopes - 1).square().mean()
+        return -gap + penalty, {"gap": gap.detach(), "penalty": penalty.detach(), "slope": slopes.detach().mean()}
+
+    def generator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """-E f(g(z)), theorem 3."""
+        return -self.critic(self.generator(self.z(batch, step))).mean(), {}
+
+    def z(self, batch: Batch, step: Step) -> Tensor:
+        """As many codes as the batch has images."""
+        return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
+
+    @torch.no_grad()
+    def clip_weights(self) -> None:
+        """Put every parameter of the critic back into [-c, c]; nothing where the penalty is its constraint."""
+        if self.config.constraint == "clip":
+            for parameter in self.critic.parameters():
+                parameter.clamp_(-self.config.clip, self.config.clip)
+
+    @torch.no_grad()
+    def at_bound(self) -> Tensor:
+        """Share of the critic's parameters that the clipping holds, a scalar: near 1, f can hardly learn anything."""
+        parameters = torch.cat([parameter.flatten() for parameter in self.critic.parameters()])
+        return (parameters.abs() >= self.config.clip).float().mean()
+
+    def slopes(self, real: Tensor, fake: Tensor, step: Step) -> Tensor:
+        """|grad f(x^)|_2 at one x^ between each real and generated image, (B,), differentiable once more."""
+        with torch.autocast(real.device.type, enabled=False):
+            epsilon = torch.rand(len(real), 1, 1, 1, generator=step.generator).to(real.device)
+            between = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
+            (gradient,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
+            norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+            return norms
+
+    # Capabilities
+
+    def why_not(self) -> Mapping[type, str]:
+        """No way from an image to a code, no density."""
+        return {
+            Reconstructs: "a GAN without an encoder cannot reconstruct",
+            Encodes: "a GAN without an encoder has no code for an image",
+            HasLogProb: "a GAN defines no density",
+            HasBound: "a GAN defines no density",
+        }
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Codes z ~ N(0, I), (n, latent_dim)."""
+        return noise.randn(n, (self.config.latent_dim,), generator, next(self.parameters()).device)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """g(z), (B, 3, S, S) in [-1, 1]."""
+        images: Tensor = self.generator(z)
+        return images
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """g(z) for z from the prior."""
+        return self.decode(self.prior(n, generator))
+
+    def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """-f(x): weak by construction, f has only learned to tell training images from g's."""
+        return {"critic": -self.critic(x)}

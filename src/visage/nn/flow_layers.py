@@ -1,0 +1,132 @@
+"""Invertible layers of which several flows are made, with the log-determinants of their Jacobians.
+
+`to_noise` is the direction of training, from the image to noise, `from_noise` that of sampling.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Bijection(nn.Module, ABC):
+    """An invertible map of images (B, C, H, W), computed image by image."""
+
+    @abstractmethod
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z, shaped as x, and log |det dz/dx|, (B,)."""
+
+    @abstractmethod
+    def from_noise(self, z: Tensor) -> Tensor:
+        """Return the x that `to_noise` carries to z."""
+
+
+class Chain(Bijection):
+    """Bijections one after another; their log-determinants add up, in float64 where the device has it."""
+
+    layers: Sequence[Bijection]
+
+    def __init__(self, *layers: Bijection) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # it does not tell the type of its modules
+
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(len(x), dtype=torch.float32 if x.device.type == "mps" else torch.float64)
+        for layer in self.layers:
+            x, log_det = layer.to_noise(x)
+            total = total + log_det
+        return x, total
+
+    def from_noise(self, z: Tensor) -> Tensor:
+        for layer in reversed(self.layers):
+            z = layer.from_noise(z)
+        return z
+
+
+class ActNorm(Bijection):
+    """(x - mean) / std with a learned mean and std per channel that start as those of the first batch.
+
+    Kingma & Dhariwal 2018 (arXiv:1807.03039), section 3.1, where s = 1 / std and b = -mean / std.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.log_std = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.fitting = False  # true only inside `fit_act_norms`
+
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.fitting:
+            std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+            self.mean.copy_(mean)
+            self.log_std.copy_(torch.where(std > 1e-3, std, 1.0).log())  # a constant channel keeps its scale
+        log_det = -self.log_std.sum() * x.shape[2] * x.shape[3]
+        return (x - self.mean) * torch.exp(-self.log_std), log_det.expand(len(x))
+
+    def from_noise(self, z: Tensor) -> Tensor:
+        return z * self.log_std.exp() + self.mean
+
+
+def fit_act_norms(flow: Bijection, x: Tensor) -> None:
+    """Set every ActNorm in the flow to the mean and std that reach it from x (B, C, H, W); nothing else ever does."""
+    norms = [layer for layer in flow.modules() if isinstance(layer, ActNorm)]
+    for norm in norms:
+        norm.fitting = True
+    with torch.no_grad():
+        flow.to_noise(x)
+    for norm in norms:
+        norm.fitting = False
+
+
+class InvertibleConv(Bijection):
+    """z = W x at every pixel, W starting as a random rotation; always float32.
+
+    Kingma & Dhariwal 2018, section 3.2, eq. 9: W itself is learned, not its LU decomposition (eq. 10).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels)).Q)
+
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            log_det = torch.linalg.slogdet(self.weight).logabsdet * x.shape[2] * x.shape[3]
+            return F.conv2d(x, self.weight[:, :, None, None]), log_det.expand(len(x))
+
+    def from_noise(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            return F.conv2d(z, torch.linalg.inv(self.weight)[:, :, None, None])
+
+
+class Squeeze(Bijection):
+    """Applies an inner bijection to the image with its 2x2 blocks turned into channels.
+
+    Dinh et al. 2017 (arXiv:1605.08803), section 3.6: the first half of the channels holds one diagonal of every block,
+    all of its colours, the second half the other.
+    """
+
+    def __init__(self, inner: Bijection) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @staticmethod
+    def squeeze(x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 4C, H/2, W/2)."""
+        return torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2], x[..., ::2, 1::2], x[..., 1::2, ::2]], dim=1)
+
+    @staticmethod
+    def unsqueeze(z: Tensor) -> Tensor:
+        """(B, 4C, H/2, W/2) to (B, C, H, W)."""
+        top_left, bottom_right, top_right, bottom_left = z.chunk(4, dim=1)
+        top = torch.stack([top_left, top_right], dim=-1).flatten(-2)
+        bottom = torch.stack([bottom_left, bottom_right], dim=-1).flatten(-2)
+        return torch.stack([top, bottom], dim=-2).flatten(-3, -2)
+
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = self.inner.to_noise(self.squeeze(x))
+        return self.unsqueeze(z), log_det
+
+    def from_noise(self, z: Tensor) -> Tensor:
+        return self.unsqueeze(self.inner.from_noise(self.squeeze(z)))

@@ -1,0 +1,355 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from visage.maths import diffusion
+from visage.models import base
+from visage.models.conditional_diffusion import ConditionalDiffusion, ConditionalDiffusionConfig
+
+SMALL = ConditionalDiffusionConfig(
+    attributes=("Male", "Smiling", "Eyeglasses"),
+    p_uncond=0.1,
+    guidance=1.0,
+    timesteps=1000,
+    prediction="v",
+    sampling_steps=10,
+    bound_terms=5,
+    width=8,
+    multipliers=(1, 2),
+    blocks=1,
+    attention=(),
+    dropout=0.0,
+    patch=2,
+)
+FOUR = diffusion.alpha_bars(torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+
+
+def model(size=16, live=False, **changes):
+    """A model; a live one has no layers that are zero, as some are at first."""
+    torch.manual_seed(0)
+    m = ConditionalDiffusion(dataclasses.replace(SMALL, **changes), size).eval()
+    for p in m.denoiser.parameters() if live else ():
+        if p.ndim > 1 and not p.any():
+            nn.init.normal_(p, std=0.05)
+    return m
+
+
+class Exact(nn.Module):
+    """A perfect network where images are N(0, s^2) without y, or all equal to the mean of y's signs / 2 with it."""
+
+    def __init__(self, m, s, shift=0):
+        super().__init__()
+        self.alpha_bars, self.prediction, self.s, self.shift, self.asked = (
+            m.alpha_bars,
+            m.config.prediction,
+            s,
+            shift,
+            [],
+        )
+
+    def forward(self, x, time, y, known):
+        steps = len(self.alpha_bars) - 1
+        self.asked.append((x, time, known))
+        t = (time * steps / 1000).round().long() + self.shift
+        abar = self.alpha_bars[t.clamp(1, steps)].to(x)[:, None, None, None]
+        null = abar.sqrt() * self.s**2 / (abar * self.s**2 + 1 - abar) * x
+        given = (y - 0.5).mean(1)[:, None, None, None].to(x).expand_as(x)
+        x0 = torch.where(known[:, None, None, None], given, null)
+        eps = (x - abar.sqrt() * x0) / (1 - abar).sqrt()
+        return eps if self.prediction == "epsilon" else abar.sqrt() * eps - (1 - abar).sqrt() * x0
+
+
+def exact(s, shift=0, alpha_bars=None, **changes):
+    if alpha_bars is not None:
+        changes = {"timesteps": len(alpha_bars) - 1, "sampling_steps": 1, "bound_terms": 2} | changes
+    m = model(**changes).double()
+    if alpha_bars is not None:
+        m.alpha_bars = alpha_bars
+    m.denoiser = Exact(m, s, shift)
+    return m
+
+
+def generator(seed=2):
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(n, s, size=16, seed=1):
+    return s * torch.randn(n, 3, size, size, dtype=torch.float64, generator=generator(seed))
+
+
+def bits(x):
+    """The nearest of the 256 values."""
+    return ((x + 1) * 127.5).round() / 127.5 - 1
+
+
+def batch(n=16, size=16):
+    x = 2 * torch.rand(n, 3, size, size, generator=generator(1)) - 1
+    return base.Batch(x, torch.randint(0, 2, (n, 3), generator=generator(3)).float())
+
+
+def step(seed=2):
+    return base.Step(0, 100, generator(seed))
+
+
+ALL_Y = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attributes": ("Male", "Young", "Male")}, "Male"),
+        ({"sampling_steps": 1001}, "sampling_steps=1001"),
+        ({"bound_terms": 2000}, "bound_terms=2000"),
+        ({"multipliers": ()}, "multipliers"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **changes)
+
+
+# --- Objective
+
+
+def recorded(m, b, s):
+    """Loss and what the denoiser was asked."""
+    asked = []
+    m.denoiser.forward = lambda *inputs: asked.append(inputs) or torch.full_like(inputs[0], 0.25)
+    return m.loss(b, s)[0], asked[0]
+
+
+def test_the_whole_y_is_dropped_image_by_image_with_the_wanted_probability():
+    b = base.Batch(torch.zeros(10000, 3, 4, 4), torch.ones(10000, 3))
+    _, (_, time, _, known) = recorded(model(), b, step())
+    assert (~known).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert 0 < (~known[:32]).sum() < 32  # not by the batch
+    correlation = torch.corrcoef(torch.stack([known.float(), time]))[0, 1]
+    assert abs(correlation.item()) < 0.04  # and not by the time
+    assert not torch.equal(recorded(model(), b, step(3))[1][3], known)  # drawn anew at every step
+
+
+def test_y_matters_where_it_is_known_and_nowhere_else():
+    m = model(live=True)
+    x, t, b = batch(8).x, torch.full((8,), 500), batch(8)
+    known = torch.arange(8) % 2 == 0
+    with torch.no_grad():
+        one, other = (m.output(x, t, y, known) for y in (b.y, 1 - b.y))
+        null = m.unconditional(x, t)
+    assert (one - other).abs().amax((1, 2, 3))[known].min() > 1e-4
+    assert torch.equal(one[~known], other[~known])
+    torch.testing.assert_close(one[~known], null[~known])
+
+
+def test_the_null_token_is_no_y():
+    m = model()
+    with torch.no_grad():
+        embedded = m.denoiser.condition(ALL_Y, torch.ones(8, dtype=torch.bool))
+        null = m.denoiser.condition(ALL_Y, torch.zeros(8, dtype=torch.bool))
+    assert torch.equal(null, m.denoiser.null.expand(8, -1))
+    distances = torch.cdist(torch.cat([embedded, null[:1]]), embedded) + 10 * torch.eye(9, 8)
+    assert distances.min() > 0.1
+    assert isinstance(m.denoiser.null, nn.Parameter)
+
+
+def test_every_image_has_its_own_time_and_noise_and_absence_is_said():
+    b = batch(4000, 4)
+    _, (x_t, time, y, _) = recorded(model(), b, step(7))
+    assert torch.equal(y, b.y)
+    g = generator(7)
+    t, eps = torch.randint(1, 1001, (4000,), generator=g), torch.randn(b.x.shape, generator=g)
+    torch.testing.assert_close(time, t.float())
+    assert (t.min().item(), t.max().item()) == (1, 1000)
+    abar = model().alpha_bars[t].float()[:, None, None, None]
+    torch.testing.assert_close(x_t, abar.sqrt() * b.x + (1 - abar).sqrt() * eps, rtol=1e-4, atol=1e-4)
+    heard = []
+    m = model()
+    m.denoiser.embed.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    m.denoiser.condition(ALL_Y, torch.ones(8, dtype=torch.bool))
+    assert set(heard[0].unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_loss_is_the_mean_squared_error_of_what_is_predicted(prediction):
+    m, b = model(prediction=prediction), batch(8)
+    loss, _ = recorded(m, b, step(7))
+    g = generator(7)
+    t, eps = torch.randint(1, 1001, (8,), generator=g), torch.randn(b.x.shape, generator=g)
+    total = 0.0
+    for i in range(8):
+        alpha, sigma = m.alpha_bars[t[i]].sqrt().item(), (1 - m.alpha_bars[t[i]]).sqrt().item()
+        target = eps[i] if prediction == "epsilon" else alpha * eps[i] - sigma * b.x[i]
+        total += (target - 0.25).square().mean().item()
+    assert loss.item() == pytest.approx(total / 8, rel=1e-5)
+
+
+def test_the_loss_is_float32_under_bf16():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model().loss(batch(4), step())[0].dtype == torch.float32
+
+
+# --- Guidance
+
+
+@torch.no_grad()
+def test_w_0_is_conditional_and_w_minus_1_unconditional():
+    m, b, t = model(live=True), batch(4), torch.tensor([1, 200, 600, 1000])
+    given, null = m.output(b.x, t, b.y, torch.ones(4, dtype=torch.bool)), m.unconditional(b.x, t)
+    assert (given - null).abs().max() > 1e-3
+    torch.testing.assert_close(m.guided(b.x, t, b.y, 0.0), given, rtol=0, atol=1e-6)
+    torch.testing.assert_close(m.guided(b.x, t, b.y, -1.0), null, rtol=0, atol=1e-6)
+    torch.testing.assert_close(m.guided(b.x, t, b.y, 2.0), given + 2 * (given - null), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_guiding_v_is_guiding_eps():
+    x, t, y = gaussian(3, 1.0), torch.tensor([100, 500, 900]), ALL_Y[:3]
+    images = []
+    for prediction in ("epsilon", "v"):
+        m = exact(0.2, prediction=prediction)
+        images.append(m.split(x, t, m.guided(x, t, y, 0.7)))
+    torch.testing.assert_close(images[0], images[1])
+    # by hand, in eps; clipped after the guidance
+    m = exact(0.2, prediction="epsilon")
+    known = torch.ones(3, dtype=torch.bool)
+    eps = 1.7 * m.output(x, t, y, known) - 0.7 * m.unconditional(x, t)
+    abar = m.alpha_bars[t][:, None, None, None]
+    x0 = ((x - (1 - abar).sqrt() * eps) / abar.sqrt()).clamp(-1, 1)
+    torch.testing.assert_close(images[1], (x0, (x - abar.sqrt() * x0) / (1 - abar).sqrt()))
+
+
+def ddim(m, x, w, y):
+    """The paper's guidance (eq. 6) in the DDIM paper's sampler (its eq. 12 at sigma = 0)."""
+    times = [round(m.config.timesteps * i / m.config.sampling_steps) for i in range(m.config.sampling_steps, -1, -1)]
+    for i, t in enumerate(times[:-1]):
+        now, known = torch.full((len(x),), t), torch.ones(len(x), dtype=torch.bool)
+        a, b = m.alpha_bars[t].item(), m.alpha_bars[times[i + 1]].item()
+        v = (1 + w) * m.output(x, now, y, known) - w * m.unconditional(x, now)
+        x0 = (math.sqrt(a) * x - math.sqrt(1 - a) * v).clamp(-1, 1)
+        x = math.sqrt(b) * x0 + math.sqrt(1 - b) * (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
+    return x
+
+
+@torch.no_grad()
+def test_samples_are_ddims_at_every_strength():
+    m = model(live=True, guidance=0.5)
+    y = ALL_Y[:2]
+    x = torch.stack([torch.randn(3, 16, 16, generator=g) for g in seeds(2)])
+    drawn = {w: m.sample_guided(y, generator(), w) for w in m.guidance_scales}
+    for w, images in drawn.items():
+        assert images.abs().max() <= 1
+        torch.testing.assert_close(images, ddim(m, x, w, y), rtol=0, atol=1e-4)
+    assert (drawn[0.0] - drawn[4.0]).abs().max() > 1e-2
+    torch.testing.assert_close(m.sample_given(y, generator()), drawn[0.5])
+    assert list(m.guidance_scales) == sorted(set(m.guidance_scales))
+
+
+def seeds(n):
+    """The generators that n images get from `generator()`."""
+    g = generator()
+    return [generator(int(torch.randint(2**62, (1,), generator=g))) for _ in range(n)]
+
+
+def test_images_have_the_attributes_that_were_wished():
+    m = exact(0.2, guidance=0.0)
+    wanted = (ALL_Y - 0.5).mean(1)
+    found = m.sample_given(ALL_Y, generator())
+    torch.testing.assert_close(found.mean((1, 2, 3)).float(), wanted, rtol=0, atol=1e-5)
+    # guidance exaggerates: x0~ = (1 + w) given - w null, where null is about 0
+    further = m.sample_guided(ALL_Y, generator(), 0.5).mean((1, 2, 3)).float()
+    assert (further.abs() >= found.mean((1, 2, 3)).abs()).all()
+    assert further.abs().max() > wanted.abs().max() + 0.05
+
+
+def test_samples_are_given_rows_of_training_attributes():
+    m = exact(0.2, guidance=0.0, sampling_steps=2)
+    y = ALL_Y[[1, 6, 6, 6]]  # (0, 0, 1) once, (1, 1, 0) three times: no other pairs
+    m.initialize(base.Batch(torch.zeros(4, 3, 16, 16), y))
+    means = m.sample(120, generator()).mean((1, 2, 3)).float()
+    first, second = (y[:2] - 0.5).mean(1)
+    assert set(means.mul(1e4).round().tolist()) == {(first * 1e4).round().item(), (second * 1e4).round().item()}
+    assert (means - second).abs().lt(1e-4).float().mean().item() == pytest.approx(0.75, abs=0.12)
+    m.initialize(base.Batch(torch.zeros(1024, 3, 1, 1), torch.rand(1024, 3, generator=generator())))
+    assert m.rows.unique(dim=0).shape[0] == 1024
+
+
+# --- What is said of an image is said without labels
+
+
+def test_codes_and_the_bound_and_the_score_use_the_null_token():
+    m, x = exact(0.2), bits(gaussian(2, 0.2))
+    m.rows.fill_(1)
+    for ask in (m.bound, m.ood_scores):
+        ask(x, generator())
+    m.decode(m.encode(x))
+    assert len(m.denoiser.asked) == m.likelihood_calls + 5 + 2 * 10
+    assert not any(known.any() for _, _, known in m.denoiser.asked)
+
+
+def test_the_unconditional_flow_is_ddims_and_leads_back():
+    m, x = exact(0.2, sampling_steps=200), gaussian(4, 0.2)
+    code = m.encode(x)
+    assert code.std().item() == pytest.approx(1, abs=0.05)
+    torch.testing.assert_close(code / code.std(), x.flatten(1) / x.std())  # the flow of a Gaussian is a scaling
+    assert (m.decode(code) - x).square().mean() < 1e-4
+    product, times = 1.0, range(1000, -1, -5)
+    for t, to in zip(times[:-1], times[1:], strict=True):  # noqa: RUF007
+        a, b = m.alpha_bars[t].item(), m.alpha_bars[to].item()
+        eps = math.sqrt(1 - a) / (a * 0.04 + 1 - a)
+        product *= math.sqrt(b) * (1 - math.sqrt(1 - a) * eps) / math.sqrt(a) + math.sqrt(1 - b) * eps
+    z = m.prior(2, generator()).double()
+    torch.testing.assert_close(m.decode(z).flatten(1), product * z, rtol=0, atol=1e-6)
+
+
+def bound_by_hand(s):
+    """E of eq. 5 in nats per dimension for N(0, s^2), T = 4 and the exact network, the last term as a density."""
+    log, a = math.log, FOUR.tolist()
+    left = [0.0] + [s * s * (1 - a[t]) / (a[t] * s * s + 1 - a[t]) for t in range(1, 5)]  # Var(x_0 | x_t)
+    rate = 0.5 * (a[4] * s * s - a[4] - log(1 - a[4]))
+    for t in (2, 3, 4):
+        beta = 1 - a[t] / a[t - 1]
+        tilde = beta * (1 - a[t - 1]) / (1 - a[t])
+        weight = (math.sqrt(a[t - 1]) * beta / (1 - a[t])) ** 2
+        rate += 0.5 * (log(beta / tilde) + (tilde + weight * left[t]) / beta - 1)
+    first = 0.2 * 0.1 / 0.28  # the posterior's variance at t = 2 stands in for 0
+    return 0.5 * (log(2 * math.pi * first) + left[1] / first), rate
+
+
+def test_the_bound_of_a_gaussian_is_known_in_closed_form():
+    m = exact(0.25, alpha_bars=FOUR, bound_terms=4)
+    x = bits(gaussian(200, 0.25))
+    bound = m.bound(x, generator())
+    distortion, rate = bound_by_hand(0.25)
+    per_value = math.log(127.5)  # from a density to the mass of a value, 2 / 255 wide
+    for measured, expected in ((bound.distortion, distortion + per_value), (bound.rate, rate)):
+        nats = measured / 768
+        assert nats.mean().item() == pytest.approx(expected, abs=3 * nats.std().item() / math.sqrt(200) + 1e-4)
+    for shift in (-1, 1):
+        off = exact(0.25, shift, alpha_bars=FOUR, bound_terms=4).bound(x, generator())
+        assert ((bound.elbo - off.elbo) / 768).mean() > 0.01
+
+
+def test_a_few_terms_estimate_the_whole_bound_without_bias():
+    x = bits(gaussian(150, 0.25))
+    whole, few = (exact(0.25, timesteps=40, bound_terms=n).bound(x, generator(n)) for n in (40, 7))
+    error = (few.rate - whole.rate) / 768
+    assert abs(error.mean().item()) < 3 * error.std().item() / math.sqrt(150)
+
+
+def test_images_unlike_the_training_images_are_harder_to_denoise_by_the_same_noise():
+    m = exact(0.1)
+    x = torch.cat([gaussian(10, 0.1), gaussian(10, 0.5)])
+    (name, score), *rest = m.ood_scores(x, generator(1)).items()
+    assert (name, rest) == ("denoising", [])
+    assert score[:10].max() < score[10:].min()
+    torch.testing.assert_close(m.ood_scores(x[5:], generator(2))["denoising"], score[5:])
+
+
+def test_capabilities_are_those_of_the_mathematics():
+    m = model()
+    assert m.attributes == ("Male", "Smiling", "Eyeglasses")
+    assert set(m.why_not()) == {base.Reconstructs, base.HasLogProb}
+    for capability in (base.Samples, base.SamplesGiven, base.Guides, base.Encodes, base.HasBound, base.ScoresOod):
+        assert base.can(m, capability)

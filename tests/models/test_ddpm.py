@@ -1,0 +1,399 @@
+import dataclasses
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from visage.maths import diffusion
+from visage.models import base
+from visage.models.ddpm import DDPM, DDPMConfig, variances
+
+SMALL = DDPMConfig(
+    timesteps=1000,
+    schedule="linear",
+    prediction="epsilon",
+    variance="small",
+    sampler="ddim",
+    sampling_steps=10,
+    bound_terms=5,
+    width=8,
+    multipliers=(1, 2),
+    blocks=1,
+    attention=(),
+    dropout=0.0,
+    patch=2,
+)
+FOUR = diffusion.alpha_bars(torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+
+
+def model(size=16, alpha_bars=None, **changes):
+    """A model; with `alpha_bars` of its own instead of a schedule's."""
+    torch.manual_seed(0)
+    if alpha_bars is not None:
+        changes = {"timesteps": len(alpha_bars) - 1, "sampling_steps": 1, "bound_terms": 2} | changes
+    m = DDPM(dataclasses.replace(SMALL, **changes), size).eval()
+    if alpha_bars is not None:
+        m.alpha_bars, m.variances = alpha_bars, variances(alpha_bars, m.config.variance)
+    return m
+
+
+class Exact(nn.Module):
+    """What a perfect network would say where the images are N(0, s^2); remembers what it was asked."""
+
+    def __init__(self, m, s, shift=0):
+        super().__init__()
+        self.alpha_bars, self.prediction, self.s, self.shift, self.asked = (
+            m.alpha_bars,
+            m.config.prediction,
+            s,
+            shift,
+            [],
+        )
+
+    def forward(self, x, time):
+        steps = len(self.alpha_bars) - 1
+        self.asked.append((x, time))
+        t = (time * steps / 1000).round().long() + self.shift
+        abar = self.alpha_bars[t.clamp(1, steps)].to(x)[:, None, None, None]
+        x0 = abar.sqrt() * self.s**2 / (abar * self.s**2 + 1 - abar) * x
+        eps = (1 - abar).sqrt() / (abar * self.s**2 + 1 - abar) * x
+        return eps if self.prediction == "epsilon" else abar.sqrt() * eps - (1 - abar).sqrt() * x0
+
+
+def exact(s, shift=0, **changes):
+    m = model(**changes).double()
+    m.denoiser = Exact(m, s, shift)
+    return m
+
+
+class Says(nn.Module):
+    """A network that always predicts the same."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value, self.asked = value, []
+
+    def forward(self, x, time):
+        self.asked.append((x, time))
+        return torch.full_like(x, self.value)
+
+
+def generator(seed=2):
+    return torch.Generator().manual_seed(seed)
+
+
+def generators(n, seed=2):
+    return [generator(seed + i) for i in range(n)]
+
+
+def gaussian(n, s, size=16, seed=1):
+    return s * torch.randn(n, 3, size, size, dtype=torch.float64, generator=generator(seed))
+
+
+def batch(n=16, size=16):
+    x = 2 * torch.rand(n, 3, size, size, generator=generator(1)) - 1
+    return base.Batch(x, torch.zeros(n, 0))
+
+
+def step(seed=2):
+    return base.Step(0, 100, generator(seed))
+
+
+def test_the_papers_network_has_the_published_size():
+    m = DDPM(dataclasses.replace(SMALL, width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), patch=1), 32)
+    assert sum(p.numel() for p in m.denoiser.parameters()) / 1e6 == pytest.approx(35.7, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampling_steps": 1001}, "sampling_steps=1001"),
+        ({"bound_terms": 2000}, "bound_terms=2000"),
+        ({"multipliers": ()}, "multipliers"),
+        ({"multipliers": (1, 0)}, "multipliers"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **changes)
+
+
+# --- Objective
+
+
+def test_noisy_images_have_the_mean_and_the_variance_of_their_own_time():
+    m = model(alpha_bars=FOUR)
+    m.denoiser = net = Says(0.0)
+    x = torch.where(torch.arange(4000) % 2 == 0, -0.5, 1.0)[:, None, None, None].expand(-1, 3, 4, 4).contiguous()
+    before = x.clone()
+    m.loss(base.Batch(x, torch.zeros(4000, 0)), step())
+    assert torch.equal(x, before)
+    ((x_t, time),) = net.asked
+    assert sorted(set(time.tolist())) == [250, 500, 750, 1000]
+    for t in (1, 2, 3, 4):
+        mine = time == 250 * t
+        assert mine.sum().item() == pytest.approx(1000, abs=3 * math.sqrt(750))
+        noise = x_t[mine] - FOUR[t].sqrt() * x[mine]
+        n = noise.numel()
+        assert noise.mean().abs() < 3 * math.sqrt((1 - FOUR[t]) / n)
+        assert noise.var().item() == pytest.approx(1 - FOUR[t].item(), abs=3 * math.sqrt(2 / n) * (1 - FOUR[t].item()))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_loss_is_the_mean_squared_error_of_what_is_predicted(prediction):
+    m, b = model(alpha_bars=FOUR, prediction=prediction), batch(8)
+    m.denoiser = Says(0.25)
+    loss, _ = m.loss(b, step(7))
+    g = generator(7)
+    t, eps = torch.randint(1, 5, (8,), generator=g), torch.randn(b.x.shape, generator=g)
+    total = 0.0
+    for i in range(8):
+        alpha, sigma = FOUR[t[i]].sqrt().item(), (1 - FOUR[t[i]]).sqrt().item()
+        target = eps[i] if prediction == "epsilon" else alpha * eps[i] - sigma * b.x[i]
+        total += (target - 0.25).square().mean().item()
+    assert loss.item() == pytest.approx(total / 8, rel=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_the_exact_network_reaches_the_least_loss(prediction):
+    # of eps given x_t, 1 - E (eps^)^2 remains; of v the same over abar, v being (sqrt(abar) x_t - x_0) / sqrt(1 - abar)
+    # and eps (x_t - sqrt(abar) x_0) / sqrt(1 - abar)
+    m, x = exact(0.5, alpha_bars=FOUR, prediction=prediction), gaussian(400, 0.5)
+    expected = 0.0
+    for t in range(1, 5):
+        left = 1 - (1 - FOUR[t]) / (FOUR[t] * 0.25 + 1 - FOUR[t])
+        expected += (left if prediction == "epsilon" else left / FOUR[t]) / 4
+    losses = torch.stack([m.loss(base.Batch(x, torch.zeros(400, 0)), step(i))[0] for i in range(5)])
+    assert losses.mean().item() == pytest.approx(expected.item(), rel=0.02)  # t differs from draw to draw
+
+
+@pytest.mark.parametrize("steps", [1000, 100])
+def test_the_network_is_told_times_up_to_1000_and_can_tell_them_apart(steps):
+    m, times = model(timesteps=steps), []
+    embed = m.denoiser.time.register_forward_pre_hook(lambda _, inputs: times.append(inputs[0]))
+    with torch.no_grad():
+        m.output(torch.zeros(3, 3, 16, 16), torch.tensor([1, 2, steps]))
+    embed.remove()
+    first, second, last = times[0]
+    angles = torch.tensor([1000 / steps, 2000 / steps, 1000.0])
+    torch.testing.assert_close(times[0][:, 0], angles.sin(), rtol=0, atol=1e-4)
+    assert (first - second).abs().max() > 0.1
+    assert (first - last).abs().max() > 0.1
+
+
+def test_dropout_rests_in_evaluation_and_all_noise_comes_from_the_generator():
+    m = model(dropout=0.5)
+    nn.init.normal_(m.denoiser.head[-1].weight, std=0.1)
+    losses = [m.loss(batch(), step(seed))[0].item() for seed in (7, 7, 8)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+# --- Guess at the image
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_both_predictions_give_the_same_image_and_noise(prediction):
+    m = exact(0.2, prediction=prediction, schedule="cosine")
+    t = torch.tensor([1, 300, 900])
+    abar = m.alpha_bars[t][:, None, None, None]
+    x_t = (abar * 0.04 + 1 - abar).sqrt() * gaussian(3, 1.0)
+    x0, eps = m.predict(x_t, t)
+    torch.testing.assert_close(x0, abar.sqrt() * 0.04 / (abar * 0.04 + 1 - abar) * x_t)
+    torch.testing.assert_close(abar.sqrt() * x0 + (1 - abar).sqrt() * eps, x_t)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_images_stay_in_range_and_the_noise_follows(prediction):
+    m = model(prediction=prediction).double()
+    m.denoiser = Says(3.0)
+    x_t, t = gaussian(2, 1.0), torch.tensor([200, 600])
+    x0, eps = m.predict(x_t, t)
+    abar = m.alpha_bars[t][:, None, None, None]
+    assert x0.abs().max() == 1
+    torch.testing.assert_close(abar.sqrt() * x0 + (1 - abar).sqrt() * eps, x_t)
+    for images in (m.sample(2, generator()), m.decode(m.prior(2, generator()).double())):
+        assert images.abs().max() <= 1
+
+
+# --- Samplers
+
+
+def test_variances_of_four_steps():
+    small, large = (variances(FOUR, kind)[1:].tolist() for kind in ("small", "large"))
+    assert small == pytest.approx([0.0714286, 0.0714286, 0.1693548, 0.2844037], abs=1e-7)
+    assert large == pytest.approx([0.0714286, 0.2, 0.3, 0.4], abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("variance", "expected"), [("small", [0.2844037, 0.1693548, 0.0714286]), ("large", [0.4, 0.3, 0.2])]
+)
+def test_ancestral_steps_have_the_mean_and_the_noise_of_p(variance, expected):
+    m = exact(0.2, alpha_bars=FOUR, variance=variance, sampler="ancestral")
+    last = m.sample(60, generator())
+    states = [x for x, _ in m.denoiser.asked]
+    assert [time[0].item() for _, time in m.denoiser.asked] == [1000, 750, 500, 250]
+    # mu = (x_t - beta_t / sqrt(1 - abar_t) eps^) / sqrt(alpha_t), the paper's eq. 11
+    for i, (t, x_t, following) in enumerate(zip((4, 3, 2, 1), states, [*states[1:], last], strict=True)):
+        beta, abar = 0.1 * t, FOUR[t]
+        eps = (1 - abar).sqrt() / (abar * 0.04 + 1 - abar) * x_t
+        noise = following - (x_t - beta / (1 - abar).sqrt() * eps) / math.sqrt(1 - beta)
+        if t > 1:
+            assert noise.var().item() == pytest.approx(expected[i], rel=0.03)  # three standard errors: 0.02
+            assert abs(noise.mean().item()) < 0.02
+            assert abs((noise * x_t).mean().item()) < 0.02
+        else:
+            torch.testing.assert_close(noise, torch.zeros_like(noise), rtol=0, atol=1e-5)
+
+
+def factor(alpha_bars, times, s):
+    """What DDIM multiplies x_T by, with the exact network of N(0, s^2), in the paper's eq. 12 at sigma = 0."""
+    product = 1.0
+    for t, to in pairwise(times):
+        a, b = alpha_bars[t].item(), alpha_bars[to].item()
+        eps = math.sqrt(1 - a) / (a * s * s + 1 - a)
+        product *= math.sqrt(b) * (1 - math.sqrt(1 - a) * eps) / math.sqrt(a) + math.sqrt(1 - b) * eps
+    return product
+
+
+@pytest.mark.parametrize(("schedule", "prediction"), [("linear", "epsilon"), ("cosine", "v")])
+def test_ddim_narrows_a_gaussian_by_the_known_factor(schedule, prediction):
+    for calls in (20, 1000):
+        m = exact(0.5, schedule=schedule, prediction=prediction, sampling_steps=calls)
+        z = 2 * torch.rand(2, 768, dtype=torch.float64, generator=generator()) - 1
+        ratio = m.decode(z).flatten(1) / z
+        expected = factor(m.alpha_bars, [1000 * i // calls for i in range(calls, -1, -1)], 0.5)
+        torch.testing.assert_close(ratio, torch.full_like(ratio, expected), rtol=0, atol=1e-6)
+        assert len(m.denoiser.asked) == calls
+    assert schedule == "cosine" or expected == pytest.approx(0.4985, abs=1e-4)  # published with the protocol
+
+
+def test_ddim_with_all_steps_and_the_noise_of_ddpm_is_ddpm():
+    m = exact(0.2, timesteps=50, variance="small")
+    ancestral = m.ancestral(generators(3))
+    rows = generators(3)
+    torch.testing.assert_close(m.ddim(m.noise(rows), 50, 1.0, rows), ancestral, rtol=0, atol=1e-6)
+
+
+def test_samples_follow_the_settings():
+    m = exact(0.2, timesteps=50)
+    torch.testing.assert_close(m.sample(2, generator()), list(m.variants().values())[1](2, generator()))
+    assert list(m.variants()) == ["DDIM, 5 steps", "DDIM, 10 steps", "DDIM, 20 steps", "eta = 1, 10 steps"]
+    calls = []
+    for sampler in m.variants().values():
+        m.denoiser.asked.clear()
+        sampler(2, generator())
+        calls.append(len(m.denoiser.asked))
+    assert calls == [5, 10, 20, 10]
+    noisy = [m.variants()["eta = 1, 10 steps"](n, generator()) for n in (1, 3)]
+    torch.testing.assert_close(noisy[0], noisy[1][:1])
+
+
+def test_codes_of_images_are_noise_and_lead_back_to_them():
+    x, errors = gaussian(4, 0.2), []
+    for steps in (20, 200):
+        m = exact(0.2, sampling_steps=steps, schedule="cosine", prediction="v")
+        code = m.encode(x)
+        errors.append((m.decode(code) - x).square().mean().item())
+    assert code.std().item() == pytest.approx(1, abs=0.05)
+    torch.testing.assert_close(code / code.std(), x.flatten(1) / x.std())  # the flow of a Gaussian is a scaling
+    assert errors[1] < 1e-4  # of 0.04
+    assert errors[1] < errors[0] / 10
+
+
+# --- Bound
+
+
+def bound_by_hand(s, kind):
+    """E of eq. 5 in nats per dimension for N(0, s^2), T = 4 and the exact network, the last term as a density."""
+    log, sigma2 = math.log, variances(FOUR, kind).tolist()
+    a = FOUR.tolist()
+    left = [0.0] + [s * s * (1 - a[t]) / (a[t] * s * s + 1 - a[t]) for t in range(1, 5)]  # Var(x_0 | x_t)
+    rate = 0.5 * (a[4] * s * s - a[4] - log(1 - a[4]))
+    for t in (2, 3, 4):
+        beta = 1 - a[t] / a[t - 1]
+        tilde = beta * (1 - a[t - 1]) / (1 - a[t])
+        weight = (math.sqrt(a[t - 1]) * beta / (1 - a[t])) ** 2
+        rate += 0.5 * (log(sigma2[t] / tilde) + (tilde + weight * left[t]) / sigma2[t] - 1)
+    return 0.5 * (log(2 * math.pi * sigma2[1]) + left[1] / sigma2[1]), rate
+
+
+def bits(x):
+    """The nearest of the 256 values."""
+    return ((x + 1) * 127.5).round() / 127.5 - 1
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_the_bound_of_a_gaussian_is_known_in_closed_form(variance, prediction):
+    m = exact(0.25, alpha_bars=FOUR, variance=variance, prediction=prediction, bound_terms=4)
+    bound = m.bound(bits(gaussian(200, 0.25)), generator())
+    distortion, rate = bound_by_hand(0.25, variance)
+    per_value = math.log(127.5)  # from a density to the mass of a value, 2 / 255 wide
+    for measured, expected in ((bound.distortion, distortion + per_value), (bound.rate, rate)):
+        nats = measured / 768
+        assert nats.mean().item() == pytest.approx(expected, abs=3 * nats.std().item() / math.sqrt(200) + 1e-4)
+    assert len(m.denoiser.asked) == m.likelihood_calls == 4
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_the_bound_notices_a_time_that_is_one_off(shift):
+    x = bits(gaussian(100, 0.25))
+    right, wrong = (exact(0.25, off, alpha_bars=FOUR, bound_terms=4).bound(x, generator()) for off in (0, shift))
+    assert ((right.elbo - wrong.elbo) / 768).mean() > 0.01
+
+
+def test_a_few_terms_estimate_the_whole_bound_without_bias():
+    x = bits(gaussian(300, 0.25))
+    whole = exact(0.25, timesteps=40, bound_terms=40).bound(x, generator(5))
+    for terms in (2, 7):
+        m = exact(0.25, timesteps=40, bound_terms=terms)
+        estimate = m.bound(x, generator(6))
+        error = (estimate.rate - whole.rate) / 768
+        assert abs(error.mean().item()) < 3 * error.std().item() / math.sqrt(300)
+        assert len(m.denoiser.asked) == terms
+
+
+def test_the_bounds_noise_belongs_to_the_image():
+    m = exact(0.25, timesteps=40)
+    x = gaussian(3, 0.25)
+    torch.testing.assert_close(m.bound(x, generator()).elbo[:1], m.bound(x[:1], generator()).elbo)
+    x_t, time = m.denoiser.asked[3]  # of the widest stratum
+    assert len(set(time.tolist())) > 1
+    assert not torch.equal(x_t[0] - x[0], x_t[1] - x[1])
+
+
+# --- Other images
+
+
+def test_images_unlike_the_training_images_are_harder_to_denoise():
+    # a network for narrow images finds the noise less well in wide ones
+    m = exact(0.1)
+    faces, others = gaussian(20, 0.1), gaussian(20, 0.5)
+    (name, score), *rest = m.ood_scores(torch.cat([faces, others]), generator()).items()
+    assert (name, rest) == ("denoising", [])
+    assert score[:20].max() < score[20:].min()
+
+
+def test_every_image_meets_the_same_noise_at_every_time():
+    m, x = exact(0.1), gaussian(3, 0.1)
+    first = m.ood_scores(x, generator(1))["denoising"]
+    assert [time.tolist() for _, time in m.denoiser.asked] == [[t] * 3 for t in (50, 100, 200, 400, 600)]
+    for x_t, time in m.denoiser.asked:
+        abar = m.alpha_bars[int(time[0])]
+        noise = (x_t - abar.sqrt() * x) / (1 - abar).sqrt()
+        torch.testing.assert_close(noise[0], noise[2])
+    torch.testing.assert_close(m.ood_scores(x[1:], generator(2))["denoising"], first[1:])
+
+
+def test_capabilities_are_those_of_the_mathematics():
+    m = model()
+    assert set(m.why_not()) == {base.Reconstructs, base.HasLogProb}
+    for capability in (base.Samples, base.HasVariants, base.Encodes, base.Decodes, base.HasBound, base.ScoresOod):
+        assert base.can(m, capability)
+
+
+def test_the_loss_is_float32_under_bf16():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model().loss(batch(4), step())[0].dtype == torch.float32

@@ -1,0 +1,347 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from visage.maths.units import bits_per_dim
+from visage.models import base, glow
+from visage.models.base import Batch, Step
+from visage.models.glow import AffineCoupling, Glow, GlowConfig, Split, TopPrior, ZeroConv, level, step_of_flow
+from visage.nn.flow_layers import ActNorm, Bijection, Chain, InvertibleConv, Squeeze
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randomize(module: nn.Module) -> nn.Module:
+    """Fresh networks end in zeros, which would make every law below trivially true."""
+    g = generator(7)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            rotation = parameter.ndim == 2  # of an InvertibleConv: stays well-conditioned, its determinant leaves one
+            parameter.add_(torch.randn(parameter.shape, generator=g), alpha=0.02 if rotation else 0.1)
+    return module
+
+
+def model(size: int = 8, levels: int = 2, random: bool = True, width: int = 4) -> Glow:
+    torch.manual_seed(0)
+    made = Glow(GlowConfig(levels=levels, steps=2, width=width), size)
+    return (randomize(made) if random else made).eval()
+
+
+def images(n: int, size: int = 8, seed: int = 0) -> Tensor:
+    """Smooth random 8-bit images, so that there is something to learn."""
+    g = generator(seed)
+    x = torch.rand(n, 3, 2, 2, generator=g) * 1.6 - 0.8
+    x = nn.functional.interpolate(x, size=size, mode="bilinear") + 0.1 * torch.randn(n, 3, size, size, generator=g)
+    return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def batch(x: Tensor) -> Batch:
+    return Batch(x, torch.zeros(len(x), 0))
+
+
+def layers_of(flow: nn.Module, kind: type) -> list:
+    return [layer for layer in flow.modules() if isinstance(layer, kind)]
+
+
+LAYERS = {
+    "affine_coupling": (lambda: AffineCoupling(4, 6), (4, 4, 4)),
+    "step_of_flow": (lambda: step_of_flow(12, 4), (12, 4, 4)),
+    "split": (lambda: Split(6, TopPrior(3, 4)), (6, 4, 4)),
+    "top_prior": (lambda: TopPrior(3, 4), (3, 4, 4)),
+    "flow": (lambda: model(8, 3).flow, (3, 8, 8)),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer_and_x(request) -> tuple[Bijection, Tensor]:
+    build, shape = LAYERS[request.param]
+    torch.manual_seed(0)
+    return randomize(build().double()), torch.randn(2, *shape, dtype=torch.float64, generator=generator(1))
+
+
+def test_log_det_is_that_of_the_jacobian(layer_and_x):
+    layer, x = layer_and_x
+    _, log_det = layer.to_noise(x)
+    assert log_det.shape == (2,)
+    for one, value in zip(x, log_det, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda y: layer.to_noise(y[None])[0].flatten(), one).flatten(1)
+        assert abs(torch.linalg.slogdet(jacobian).logabsdet - value).item() < 1e-8
+
+
+def test_from_noise_undoes_to_noise(layer_and_x):
+    layer, x = layer_and_x
+    z, _ = layer.to_noise(x)
+    assert z.shape == x.shape
+    assert (layer.from_noise(z) - x).abs().max() < 1e-7
+    assert (layer.to_noise(layer.from_noise(x))[0] - x).abs().max() < 1e-5
+
+
+def test_every_pixel_is_transformed_and_every_number_of_the_noise_depends_on_others():
+    flow = model(8, 3).double().flow
+    x = torch.randn(3, 8, 8, dtype=torch.float64, generator=generator(1))
+    jacobian = torch.autograd.functional.jacobian(lambda y: flow.to_noise(y[None])[0].flatten(), x).flatten(1)
+    off = (jacobian - torch.diag(jacobian.diagonal())).abs()
+    assert (off.amax(1) > 1e-6).all()
+    assert (off.amax(0) > 1e-6).all()
+
+
+# Known answers
+
+
+def test_one_step_of_flow_by_hand():
+    step = step_of_flow(2, 1).double()
+    norm, conv, coupling = step.layers
+    with torch.no_grad():
+        norm.mean.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
+        norm.log_std.copy_(torch.tensor([2.0, 0.5]).log().view(1, 2, 1, 1))
+        conv.weight.copy_(torch.tensor([[0.0, 3.0], [1.0, 0.0]]))
+        coupling.net[-1].conv.bias.copy_(torch.tensor([-2.0, 7.0]))  # sigmoid(-2 + 2) = 1/2
+        coupling.net[-1].gain[:, 1] = math.log(2.0) / 3  # shift 7 * exp(3 g) = 14
+    x = torch.tensor([5.0, 4.0], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, 3, 2)
+    # ActNorm: (5 - 1) / 2 = 2, 4 / .5 = 8; W: (3 * 8, 2) = (24, 2); coupling: (.55 * 24 + 14, 2)
+    z, log_det = step.to_noise(x)
+    torch.testing.assert_close(z[0, :, 0, 0], torch.tensor([0.55 * 24 + 14, 2.0], dtype=torch.float64))
+    assert log_det.item() == pytest.approx(3 * 2 * (-math.log(2 * 0.5) + math.log(3) + math.log(0.55)))
+
+
+def test_log_density_of_the_published_code(monkeypatch):
+    # rosinality/glow-pytorch, model.py: Glow(3, 1, 2) in float64 with these weights, its images padded with zeros, its
+    # couplings in the paper's form s * x_a + t, its squeeze in the order of ours
+    monkeypatch.setattr(glow, "FLOOR", 0.0)
+    flow = level(GlowConfig(levels=2, steps=1, width=4), 3, 8, 0).double()
+    with torch.no_grad():
+        for i, parameter in enumerate(flow.parameters()):
+            parameter.copy_(0.2 * torch.sin(i + torch.arange(parameter.numel())).view(parameter.shape))
+        for conv in layers_of(flow, InvertibleConv):
+            conv.weight.add_(torch.eye(len(conv.weight)))
+        (top,) = layers_of(flow, TopPrior)
+        for parameter in (top.mean, top.log_std):
+            parameter.copy_(parameter[:, :, :1, :1])
+        x = torch.sin(torch.arange(2.0 * 192, dtype=torch.float64)).view(2, 3, 8, 8) / 2
+        e, log_det = flow.to_noise(x)
+    log_p = log_det - (e.square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
+    assert log_p.tolist() == pytest.approx([-296.8690439583, -303.9731048543], abs=1e-9)
+
+
+def test_a_fresh_flow_gives_uniform_noise_its_known_bits():
+    # independent of the flow: whitened, a uniform variable costs as many bits as a Gaussian of its variance, 1/12
+    flow = model(16, random=False)
+    for coupling in layers_of(flow, AffineCoupling):  # s = 1: the one after the last ActNorm would not be undone
+        nn.init.constant_(coupling.net[-1].conv.bias.chunk(2)[0], 20.0)
+    v = torch.randint(0, 256, (48, 3, 16, 16), generator=generator(1))
+    x = v / 127.5 - 1
+    flow.initialize(batch(x[:32]))
+    with torch.no_grad():
+        nats = flow.log_prob(x[32:], generator(2))
+    expected = 8 + math.log2(math.sqrt(2 * math.pi * math.e / 12))
+    assert bits_per_dim(nats.mean().item(), flow.dims) == pytest.approx(expected, abs=0.01)
+
+
+@torch.no_grad()
+def test_what_leaves_follows_its_learned_prior():
+    split = randomize(Split(4, Chain())).double()
+    h = torch.randn(1, 2, 2, 2, dtype=torch.float64, generator=generator(1))
+    mean, log_std = split.mean_and_log_std(h)
+    z = torch.cat([h, torch.randn(1, 2, 2, 2, dtype=torch.float64, generator=generator(2))], dim=1)
+    e, log_det = split.to_noise(z)
+    assert torch.equal(e[:, :2], h)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(
+        log_det + normal.log_prob(e[:, 2:]).sum(),
+        torch.distributions.Normal(mean, log_std.exp()).log_prob(z[:, 2:]).sum()[None],
+    )
+    moved, _ = split.mean_and_log_std(h + 1)
+    assert (moved - mean).abs().min() > 0  # given h, not a constant
+
+
+@torch.no_grad()
+def test_couplings_and_learned_priors_start_without_effect():
+    coupling, split = AffineCoupling(4, 8), Split(4, Chain())
+    x = torch.randn(2, 4, 4, 4, generator=generator())
+    s, t = coupling.scale_and_shift(x[:, 2:])
+    torch.testing.assert_close(s, torch.full_like(s, glow.FLOOR + (1 - glow.FLOOR) / (1 + math.exp(-2))))
+    assert (t == 0).all()
+    assert torch.equal(split.to_noise(x)[0], x)
+    conv = ZeroConv(2, 3)
+    conv.conv.weight.fill_(1.0)
+    conv.gain.fill_(0.5)
+    one = torch.zeros(1, 2, 3, 3)
+    one[0, 0, 1, 1] = 1.0
+    torch.testing.assert_close(conv(one), torch.full((1, 3, 3, 3), math.exp(1.5)))
+
+
+def test_levels_halve_the_image_and_hand_on_half_of_its_channels():
+    flow = model(16, 3).flow
+    assert [len(norm.mean[0]) for norm in layers_of(flow, ActNorm)] == [12, 12, 24, 24, 48, 48]
+    (top,) = layers_of(flow, TopPrior)
+    assert top.mean.shape == (1, 48, 2, 2)
+    assert len(layers_of(flow, Squeeze)) == 3
+    assert len(layers_of(flow, Split)) == 2
+
+
+def test_parameter_count_of_the_full_recipe():
+    made = Glow(GlowConfig(levels=4, steps=16, width=256), 64)
+    assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(14.4, abs=0.1)
+
+
+def test_huge_inputs_stay_finite_both_ways():
+    flow = model(random=True)
+    for coupling in layers_of(flow, AffineCoupling):
+        nn.init.normal_(coupling.net[-1].conv.weight, std=3.0)
+    e, log_det = flow.flow.to_noise(100 * torch.randn(4, 3, 8, 8, generator=generator()))
+    assert e.isfinite().all()
+    assert log_det.isfinite().all()
+    for codes in (torch.randn(4, 192, generator=generator()), 100 * torch.randn(4, 192, generator=generator())):
+        assert flow.flow.from_noise(codes.view(4, 3, 8, 8)).isfinite().all()
+
+
+# Initialisation
+
+
+def test_act_norms_start_from_the_first_batch_and_only_from_it():
+    flow, x = model(random=False), images(32)
+    flow.initialize(batch(x))
+    out, _ = flow.flow.inner.layers[0].layers[0].to_noise(Squeeze.squeeze(flow.observe(x, torch.tensor(0.5))))
+    std, mean = torch.std_mean(out, dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros(12), atol=1e-4, rtol=0)
+    torch.testing.assert_close(std, torch.ones(12), atol=1e-4, rtol=0)
+    before = copy.deepcopy(flow.state_dict())
+    flow.train()
+    flow.loss(batch(images(8, seed=5)), Step(0, 10, generator()))
+    flow.log_prob(images(8, seed=6), generator())
+    for key, value in before.items():
+        assert torch.equal(flow.state_dict()[key], value), key
+
+
+def test_initialisation_of_constant_images_stays_finite():
+    flow = model(random=False)
+    flow.initialize(batch(torch.full((4, 3, 8, 8), -1.0)))
+    assert flow.log_prob(images(2), generator()).isfinite().all()
+    assert flow.sample(2, generator()).isfinite().all()
+
+
+# Training and capabilities
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Glow, list[float]]:
+    """A small flow after 60 steps on one batch, and the loss of each step in bits per dimension."""
+    flow = model(16, random=False, width=16).train()
+    flow.initialize(batch(images(16, 16)))
+    adam, bits = torch.optim.Adam(flow.parameters(), lr=3e-3), []
+    for i in range(60):
+        loss, terms = flow.loss(batch(images(16, 16)), Step(i, 60, generator(i)))
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(flow.parameters(), 50.0)
+        adam.step()
+        bits.append(terms["bits_per_dim"].item())
+    return flow.eval(), bits
+
+
+def test_loss_falls_and_is_the_mean_of_log_prob(trained, monkeypatch):
+    flow, bits = trained
+    assert bits[-1] < bits[0] - 0.5
+    x = images(6, 16)
+    u = torch.full((6, 3, 16, 16), 0.25)
+    monkeypatch.setattr(torch, "rand", lambda shape, generator: u[0] if len(shape) == 3 else u)  # both
+    loss, terms = flow.loss(batch(x), Step(0, 1, generator(3)))
+    nats = flow.log_prob(x, generator(3))
+    assert loss.item() == pytest.approx(-nats.mean().item(), rel=1e-6)
+    assert terms["bits_per_dim"].item() == pytest.approx(bits_per_dim(nats.mean().item(), 768), rel=1e-6)
+    assert not terms["bits_per_dim"].requires_grad
+
+
+@torch.no_grad()
+def test_log_prob_in_float32_is_that_of_float64_and_ignores_autocast(trained):
+    flow, _ = trained
+    x = images(8, 16, seed=3)
+    plain = flow.log_prob(x, generator(4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = flow.log_prob(x, generator(4))
+        loss = flow.loss(batch(x), Step(0, 1, generator(4)))[0].item()
+    double = copy.deepcopy(flow).double().log_prob(x.double(), generator(4))
+    assert bits_per_dim((plain - cast).abs().max(), 768).abs() < 1e-6
+    assert bits_per_dim((plain - double).abs().max(), 768).abs() < 1e-3
+    assert bits_per_dim(-loss, 768) == pytest.approx(bits_per_dim(plain.mean().item(), 768), abs=0.05)
+
+
+@torch.no_grad()
+def test_what_is_said_of_an_image_does_not_depend_on_its_batch(trained):
+    flow, _ = trained
+    x = images(6, 16, seed=2)
+    together = flow.log_prob(x, generator(4))
+    other = flow.log_prob(torch.cat([x[:1], -x[1:]]), generator(4))
+    for one in (flow.log_prob(x[:1], generator(4))[0], other[0]):
+        assert bits_per_dim((together[0] - one).item(), 768) == pytest.approx(0, abs=1e-6)
+
+
+@torch.no_grad()
+def test_decoding_a_code_returns_the_image(trained):
+    flow, _ = trained
+    x = images(8, 16, seed=3)
+    assert flow.encode(x).shape == (8, 768)
+    torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-6)
+
+
+def test_every_grey_value_lies_within_a_half_and_comes_back():
+    flow = model(random=False)
+    flow.flow = Chain()
+    x = (torch.arange(256.0) / 127.5 - 1)[:192].view(1, 3, 8, 8)
+    for u in (0.0, 0.5, 0.999):
+        y = flow.observe(x, torch.tensor(u))
+        torch.testing.assert_close(y.flatten(), (torch.arange(192) + u) / 256 - 0.5)
+        torch.testing.assert_close(flow.decode(y.flatten(1)), x)
+
+
+@torch.no_grad()
+def test_samples_are_8_bit_images_that_do_not_depend_on_how_many_are_drawn(trained):
+    flow, _ = trained
+    many, one = flow.sample(5, generator(9)), flow.sample(1, generator(9))
+    assert many.shape == (5, 3, 16, 16)
+    assert many.abs().max() <= 1
+    torch.testing.assert_close((many + 1) * 127.5, ((many + 1) * 127.5).round(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(many[:1], one, rtol=0, atol=2.1 / 255)
+
+
+@torch.no_grad()
+def test_temperature_scales_the_noise_of_every_level(trained):
+    flow, _ = trained
+    variants = flow.variants()
+    assert list(variants) == ["T 1", "T 0.8", "T 0.7", "T 0.5"]
+    assert torch.equal(variants["T 1"](3, generator(9)), flow.sample(3, generator(9)))
+    cool = variants["T 0.5"](3, generator(9))
+    assert torch.equal(cool, flow.decode(0.5 * flow.prior(3, generator(9))))
+    noise, code = flow.prior(3, generator(9)), flow.encode(cool)
+    slope = (noise * code).sum() / noise.square().sum()
+    assert slope.item() == pytest.approx(0.5, abs=0.05)  # but for the rounding to 8 bits
+
+
+def test_all_noise_comes_from_the_generator(trained):
+    flow, _ = trained
+    x, results = images(4, 16), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        loss, _ = flow.loss(batch(x), Step(0, 1, generator(3)))
+        results.append((loss, flow.log_prob(x, generator(3)), flow.sample(2, generator(3)), flow.encode(x)))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(flow.log_prob(x, generator(3)), flow.log_prob(x, generator(4)))
+
+
+def test_capabilities_are_those_of_the_mathematics():
+    flow = model()
+    can = {base.Samples, base.Encodes, base.Decodes, base.HasLogProb}
+    assert {c for c in base.CAPABILITIES if base.can(flow, c)} == can
+    assert base.can(flow, base.HasVariants)
+    assert all(base.reason(flow, c) for c in base.CAPABILITIES if c not in can)
+
+
+def test_size_must_suit_the_levels():
+    with pytest.raises(ValueError, match="multiple of 8, not 12: set fewer levels"):
+        model(12, levels=3)
