@@ -120,7 +120,7 @@ def test_a_residual_block_adds_to_its_resized_input(resize):
     block, x = ResidualBlock(3, 5, "layer", resize), images(2)
     nn.init.zeros_(block.conv2.weight)
     nn.init.zeros_(block.conv2.bias)
-    direct = torch.einsum("bihw,oi->bohw", x, block.skip.weight[:, :, 0, 0]) + block.skip.bias[:, None, None]
+    direct = (x.movedim(1, 3) @ block.skip.weight[:, :, 0, 0].T + block.skip.bias).movedim(3, 1)
     if resize == "double":
         expected = direct.repeat_interleave(2, 2).repeat_interleave(2, 3)
     else:
@@ -207,6 +207,16 @@ def test_a_linear_critics_penalty_is_known():
     torch.testing.assert_close(gradient, 20 * (norm - 1) * w / norm, rtol=1e-4, atol=1e-6)
 
 
+def test_the_penalty_is_a_mean_over_images():
+    """f = |x|^2 / 2 has the slope |x|."""
+    m, seen = model(PENALTY), []
+    m.critic.forward = lambda x: (seen.append(x.detach()), x.square().flatten(1).sum(1) / 2)[1]
+    _, terms = m.critic_loss(batch(), step())
+    lengths = seen[-1].flatten(1).norm(dim=1)
+    torch.testing.assert_close(terms["penalty"], 10 * (lengths - 1).square().mean())
+    assert lengths.std() > 1  # it makes a difference that deviations, not slopes, are averaged
+
+
 def test_slopes_agree_with_finite_differences():
     m, real, fake = model(RESIDUAL).double(), images(4).double(), images(4, seed=5).double()
     seen = []
@@ -261,11 +271,12 @@ def test_a_critic_without_slope_has_a_finite_gradient():
 
 
 def test_the_penalty_is_computed_in_full_precision():
-    m, real = model(PENALTY), batch()
-    exact = m.slopes(real.x, images(seed=5), step())
+    m, real, fake = model(PENALTY), batch(), images(seed=5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(m.slopes(real.x, images(seed=5), step()), exact)
+        slopes = m.slopes(real.x, fake, step())
         assert all(phase.loss(real, step())[0].dtype == torch.float32 for phase in m.phases())
+    exact = m.double().slopes(real.x.double(), fake.double(), step())
+    torch.testing.assert_close(slopes.double(), exact, rtol=1e-5, atol=0)
 
 
 # --- The game

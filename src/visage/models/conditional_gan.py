@@ -14,7 +14,7 @@ arXiv:1802.05637) under spectral normalisation (Miyato et al. 2018, arXiv:1802.0
 Under the log loss the best D is log q(x, y) / p(x, y) = log q(y|x) / p(y|x) + log q(x) / p(x) (eq. 2), q for training
 images and p for generated ones; eq. 3 is its form where the first term is log-linear in y. It compares images only as
 long as p(y) = q(y), so generated images get whole rows of training attributes. Drawn one by one, these would make pairs
-that no face has, such as women with beards, and D could tell by y alone what is generated.
+that no face has, such as women with beards, and y alone would tell what is generated.
 
 Where we deviate:
 
@@ -77,7 +77,7 @@ class SpectralNorm(nn.Module):
     """W to W / sigma(W), sigma the largest singular value of W as a matrix with its first dimension in the rows.
 
     One step of power iteration for each use in training (algorithm 1), from the u of the use before. In evaluation u
-    stays, and v is found for the W at hand, which is an average over W that u was not learned from.
+    stays, and v is found for the W at hand: it is an average over the training's, with a norm of its own.
     """
 
     u: Tensor

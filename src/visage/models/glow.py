@@ -21,7 +21,8 @@ Where we deviate:
 * s = FLOOR + (1 - FLOOR) sigmoid(. + 2), after the authors' code, where table 1 has an exponential; theirs goes down to
   0, which cannot be inverted. log std of what leaves in between is held within +-LIMIT for the same reason.
 * The last level's prior has a mean and a std for every place; the authors' has one per channel, but for the borders.
-  Faces are aligned: within 300 steps it makes the difference between blotches and faces.
+  Faces are aligned: after 300 steps of the demo (32 pixels, one seed) samples had the outlines of faces with it and
+  none without, at nearly the same likelihood (3.80 and 3.82 bits per dimension).
 * The hidden layers of the coupling networks have biases instead of the code's ActNorm, and images end in zeros instead
   of a channel that marks their borders: fewer parts for the network of section 3.3.
 * The 1x1 convolutions learn W itself (eq. 9) as the code does by default, not its LU decomposition (eq. 10). They
