@@ -55,6 +55,13 @@ def put(raw, dotted, value):
         ("runs", ["vae_32"], ["runs", "vae_32", "<recipe>-<size>"]),
         ("runs", ["vae-32", "vae-32"], ["vae-32", "twice"]),
         ("runs", ["vae-48"], ["vae-48", "preprocess.sizes"]),
+        ("runs", ["latent_diffusion-64"], ["latent_diffusion-64", "autoencoder-64", "latent_sizes"]),
+        ("runs", ["autoencoder-32"], ["autoencoder-32", "latent_sizes", "twice"]),
+        ("latent_sizes", [48], ["autoencoder-48", "preprocess.sizes"]),
+        ("recipes.conditional_gan.demo.model.attributes", ["Smilling"], ["Smilling", "did you mean Smiling?"]),
+        ("recipes.cyclegan.demo.model.domain_b", "Black_Hair", ["domain_a", "domain_b", "Black_Hair"]),
+        ("recipes.ddpm.demo.model.multipliers", [], ["ddpm", "multipliers"]),
+        ("recipes.stylegan.demo.train.lr_factors", {"generator": 0.0}, ["lr_factors", "greater than 0"]),
         ("data.source", "folder", ["data", "data.root"]),
         ("preprocess.crop.right", 170, ["crop", "square"]),
         ("preprocess.crop.bottom", 230, ["crop", "218"]),
@@ -78,6 +85,25 @@ def test_mistakes_are_one_line_that_names_them(raw, resolve, key, value, words):
     assert "params.yaml" in message
     assert "\n" not in message
     assert [word for word in words if word not in message] == []
+
+
+def test_a_folder_without_attributes_cannot_train_what_needs_them(raw, resolve):
+    raw |= {"runs": ["vae-32", "conditional_gan-32"], "latent_sizes": []}
+    raw["data"] |= {"source": "folder", "root": "photos"}
+    with pytest.raises(UserError, match=r"conditional_gan-32 needs attributes .*data.folder.attributes"):
+        resolve(raw)
+    raw["data"]["folder"]["attributes"] = "attributes.csv"  # which ones it has is known once it is read
+    assert resolve(raw)["conditional_gan-32"]
+
+
+def test_latent_sizes_are_trained_one_stage_after_the_other(raw, resolve):
+    raw |= {"runs": ["vae-32"], "latent_sizes": [32, 64]}
+    runs = resolve(raw)
+    assert list(runs) == [
+        "vae-32", "autoencoder-32", "latent_diffusion-32", "autoencoder-64", "latent_diffusion-64"
+    ]  # fmt: skip
+    assert runs["latent_diffusion-64"].first_stage == runs["autoencoder-64"]
+    assert runs["vae-32"].first_stage is None
 
 
 def test_nothing_to_train_is_said(raw, resolve):

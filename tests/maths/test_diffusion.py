@@ -171,3 +171,4 @@ def test_strata_cover_every_time_once():
             assert [t for first, end in parts for t in range(first, end)] == list(range(2, steps + 1))
             assert len(parts) == count
             assert all(end > first for first, end in parts)
+    assert diffusion.strata(1000, 3) == [(2, 11), (11, 101), (101, 1001)]

@@ -132,9 +132,10 @@ def discretized_gaussian_log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) ->
 
 
 def strata(steps: int, count: int) -> list[tuple[int, int]]:
-    """The times 2..T in `count` parts [first, end), narrow where t is small: there the terms of the bound are large.
+    """The times 2..T in `count` parts [first, end), each longer than the one before by about the same factor.
 
-    One time from each, its term weighted by the part's length, is an unbiased estimate of the sum over all times.
+    One time from each, its term weighted by the part's length, is an unbiased estimate of the sum over all times. The
+    terms of the bound fall about as 1 / t: in parts of one length, those with small t would hide all others in noise.
     """
-    ends = [2 + max(i, round((steps - 1) * (i / count) ** 2)) for i in range(count + 1)]
+    ends = [1 + max(i + 1, round(steps ** (i / count))) for i in range(count + 1)]
     return list(pairwise(ends))
