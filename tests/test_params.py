@@ -126,9 +126,10 @@ def test_missing_keys_and_files_are_named(raw, resolve, tmp_path):
 @pytest.mark.parametrize("scale", ["demo", "full"])
 def test_every_shipped_recipe_is_valid_at_every_size(raw, resolve, scale):
     raw["scale"] = scale
-    raw["preprocess"]["sizes"] = [32, 64]
-    raw["runs"] = [f"{recipe}-{size}" for recipe in raw["recipes"] for size in (32, 64)]
-    assert set(resolve(raw)) == set(raw["runs"])
+    raw["preprocess"]["sizes"] = raw["latent_sizes"] = [32, 64]
+    single = [recipe for recipe in raw["recipes"] if recipe not in parameters.LATENT_RECIPES]
+    raw["runs"] = [f"{recipe}-{size}" for recipe in single for size in (32, 64)]
+    assert {name.partition("-")[0] for name in resolve(raw)} == set(raw["recipes"])
 
 
 def test_beta_reaches_the_beta_vae_alone(raw, resolve):
@@ -201,16 +202,22 @@ def touch(path):
     path.write_text(path.read_text() + "\nEXTRA = 1\n")
 
 
+EVERY = {"vae", "beta_vae", "dcgan", "realnvp", "ddpm", "latent_diffusion"}
+
+
 @pytest.mark.parametrize(
     ("touched", "changed"),
     [
         ("models/vae.py", {"vae", "beta_vae"}),
         ("models/dcgan.py", {"dcgan"}),
         ("models/realnvp.py", {"realnvp"}),
-        ("models/base.py", {"vae", "beta_vae", "dcgan", "realnvp"}),
-        ("training/loop.py", {"vae", "beta_vae", "dcgan", "realnvp"}),
-        ("maths/pixels.py", {"vae", "beta_vae", "dcgan", "realnvp"}),
-        ("maths/likelihoods.py", {"vae", "beta_vae"}),
+        ("models/base.py", EVERY),
+        ("training/loop.py", EVERY),
+        ("maths/pixels.py", EVERY),
+        ("maths/likelihoods.py", {"vae", "beta_vae", "ddpm", "latent_diffusion"}),
+        ("maths/diffusion.py", {"ddpm", "latent_diffusion"}),
+        ("nn/unet.py", {"ddpm", "latent_diffusion"}),
+        ("nn/flow_layers.py", {"realnvp"}),
         ("report/page.py", set()),
         ("tracking.py", set()),
         ("evaluation/ood.py", set()),
@@ -218,7 +225,8 @@ def touch(path):
     ],
 )
 def test_editing_a_file_changes_the_runs_that_import_it(source, touched, changed):
-    models = {"vae": "vae", "beta_vae": "vae", "dcgan": "dcgan", "realnvp": "realnvp"}
+    models = {"vae": "vae", "beta_vae": "vae"}
+    models |= {name: name for name in ("dcgan", "realnvp", "ddpm", "latent_diffusion")}
 
     def digests():
         return {name: parameters.run_digest(model, source) for name, model in models.items()}

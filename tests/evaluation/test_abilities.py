@@ -101,10 +101,16 @@ def test_previews_show_samples_or_what_becomes_of_faces(processed):
     samples = preview(LinearVAE().eval(), faces, 0, CPU)
     assert samples.shape == (64, SIZE, SIZE, 3)
     assert np.array_equal(samples, preview(LinearVAE().eval(), faces, 0, CPU))
-    grid = preview(Versatile().eval(), faces, 0, CPU)
-    group = Versatile().groups(torch.from_numpy(faces.columns(["Smiling", "Bald"])).float()).numpy()
-    first = faces.images[group == 0][:8]
-    assert np.array_equal(grid[: len(first)], first)
-    shifted = to_uint8((torch.from_numpy(first).permute(0, 3, 1, 2) + 20.0) / 127.5 - 1).numpy()
-    assert np.abs(grid[len(first) : 2 * len(first)].astype(int) - shifted).max() <= 1
     assert preview(Uniform(), faces, 0, CPU) is None
+    many = dataclasses.replace(
+        faces, images=np.tile(faces.images, (4, 1, 1, 1)), attributes=np.tile(faces.attributes, (4, 1))
+    )
+    grid = preview(Versatile().eval(), many, 0, CPU)
+    group = Versatile().groups(torch.from_numpy(many.columns(["Smiling", "Bald"])).float()).numpy()
+    first = many.images[group == 0][:8]
+    assert len(grid) % 16 == 0
+    assert np.array_equal(grid[:8], first)
+    shifted = to_uint8((torch.from_numpy(first).permute(0, 3, 1, 2) + 20.0) / 127.5 - 1).numpy()
+    assert np.abs(grid[8:16].astype(int) - shifted).max() <= 1
+    bald = dataclasses.replace(many, attributes=np.ones_like(many.attributes))
+    assert preview(Versatile().eval(), bald, 0, CPU) is None  # no face of either kind

@@ -286,6 +286,17 @@ def test_feed_shows_every_image_once_an_epoch_and_flips_half(images):
     assert 240 < mirrored < 360
 
 
+def test_which_images_of_a_batch_are_mirrored_is_independent():
+    """A discriminator that compares images of a batch must not recognise real ones by how many of them are mirrored."""
+    marked = np.zeros((64, 4, 4, 3), np.uint8)
+    marked[:, :, 0] = 255
+    feed = Feed(marked, np.zeros((64, 0), np.uint8), batch_size=16, flip=True, seed=1, device=CPU)
+    mirrored = torch.stack([feed.next().x[:, 0, 0, -1] > 0 for _ in range(400)]).float()
+    correlation = torch.corrcoef(mirrored.T) - torch.eye(16)
+    assert correlation.abs().max() < 0.25  # 4 standard deviations and more of independent coins; sorted ones have 0.5
+    assert (mirrored.mean(0) - 0.5).abs().max() < 0.12
+
+
 def test_feed_carries_attributes_with_their_images():
     numbered = np.arange(100, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
     labels = (np.arange(100, dtype=np.uint8)[:, None] >> np.arange(7)) & 1

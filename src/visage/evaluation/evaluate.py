@@ -17,14 +17,24 @@ from visage.evaluation.records import BITS_PER_DIM, SQUARED_ERROR, Kind, Record,
 from visage.evaluation.show import draw_pictures, show_failures
 from visage.evaluation.subject import Subject
 from visage.files import write_json
-from visage.models.base import CAPABILITIES, GenerativeModel, HasBound, HasLogProb, Reconstructs, ScoresOod, reason
+from visage.models.base import (
+    CAPABILITIES,
+    GenerativeModel,
+    HasBound,
+    HasLogProb,
+    Inpaints,
+    Reconstructs,
+    ScoresOod,
+    Translates,
+    reason,
+)
 
-EXTRA = {
-    "masked_mse": "on hidden pixels alone",
-    "cycle_mse_a": "there and back again, from the first kind of image",
-    "cycle_mse_b": "there and back again, from the second kind of image",
+EXTRA: dict[str, tuple[type, Kind, str]] = {
+    "masked_mse": (Inpaints, "estimate", "on hidden pixels alone, with random masks"),
+    "cycle_mse_a": (Translates, "exact", "there and back again, from the first kind of image"),
+    "cycle_mse_b": (Translates, "exact", "there and back again, from the second kind of image"),
 }
-"""Figures that only some models have, and what they are."""
+"""Figures that only some models have: the capability, the kind, and what they are."""
 BOUND: dict[str, Kind] = {"elbo": "lower_bound", "distortion": "estimate", "rate": "estimate"}
 
 
@@ -59,8 +69,12 @@ def write_records(book: Book, model: GenerativeModel, found: Findings) -> None:
         book.missing(
             "bits_per_dim", BITS_PER_DIM, why_not(model, HasBound, HasLogProb, otherwise="the model has no likelihood")
         )
-    for name, values in found.extra.items():
-        book.mean(name, SQUARED_ERROR, "exact", values, EXTRA[name])
+    for name, (capability, kind, note) in EXTRA.items():
+        if name in found.extra:
+            book.mean(name, SQUARED_ERROR, kind, found.extra[name], note)
+        else:
+            none = "there is no face of this kind among those that are measured"
+            book.missing(name, SQUARED_ERROR, why_not(model, capability, otherwise=none))
     for name, kind in BOUND.items():
         if found.likelihood and name in found.likelihood.parts:
             book.mean(name, "nats/image", kind, found.likelihood.parts[name])

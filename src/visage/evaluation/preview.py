@@ -18,7 +18,8 @@ def preview(model: GenerativeModel, faces: Faces, seed: int, device: torch.devic
     """A grid of 8 columns, (64, S, S, 3) uint8, the same question at every call.
 
     Samples where the model draws any; else faces in a row above what it makes of them: translations, completions or
-    reconstructions. None where it does none of these. The model is in eval mode.
+    reconstructions, fewer where there are not so many faces. None where it does none of these, or there are too few
+    faces to fill a row. The model is in eval mode.
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(model, Samples) and can(model, Samples):
@@ -26,9 +27,13 @@ def preview(model: GenerativeModel, faces: Faces, seed: int, device: torch.devic
     if isinstance(model, Translates) and can(model, Translates):
         group = model.groups(torch.from_numpy(faces.columns(model.attributes)).float())
         assert group is not None  # a model that translates knows its two kinds of images
-        pairs = [_pairs(x := _faces(faces, (group == i).numpy(), device), model.translate(x, 1 - i)) for i in (0, 1)]
-        return _pixels(torch.cat(pairs))
+        kinds = [_faces(faces, (group == i).numpy(), device) for i in (0, 1)]
+        if not all(len(x) for x in kinds):
+            return None
+        return _pixels(torch.cat([_pairs(x, model.translate(x, 1 - i)) for i, x in enumerate(kinds)]))
     x = _faces(faces, np.ones(len(faces.images), bool), device, IMAGES // 2)
+    if not len(x):
+        return None
     if isinstance(model, Inpaints) and can(model, Inpaints):
         return _pixels(_pairs(x, model.inpaint(x, generator)[0]))
     if isinstance(model, Reconstructs) and can(model, Reconstructs):
@@ -38,6 +43,7 @@ def preview(model: GenerativeModel, faces: Faces, seed: int, device: torch.devic
 
 def _faces(faces: Faces, which: NDArray[np.bool_], device: torch.device, n: int = IMAGES // 4) -> Tensor:
     rows = np.flatnonzero(which)[:n]
+    rows = rows[: len(rows) // COLUMNS * COLUMNS]  # whole rows of the grid
     return to_float(torch.from_numpy(np.array(faces.images[rows])).to(device))
 
 

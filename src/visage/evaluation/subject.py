@@ -46,7 +46,7 @@ class Subject:
     @property
     def affordable(self) -> int:
         """Images of one set whose likelihoods the settings allow for: a diffusion model's takes many network calls."""
-        return max(LEAST, self.settings.network_calls // self.model.likelihood_calls)
+        return max(LEAST, self.settings.network_calls // (self.model.likelihood_calls * self.settings.draws))
 
     @property
     def batch_size(self) -> int:
@@ -124,7 +124,7 @@ class Subject:
         """Sampled images, uint8, and the seconds that they took, after one to warm up."""
         if not (isinstance(self.model, Samples) and can(self.model, Samples)):
             return None
-        self.model.sample(1, torch_generator(self.settings.seed, "warm-up"))
+        self.model.sample(1, torch_generator(self.settings.seed, "warm-up")).cpu()  # waits for a GPU
         started = time.perf_counter()
         images = to_uint8(self.model.sample(self.settings.samples, torch_generator(self.settings.seed, "samples")))
         pixels = images.cpu().numpy()  # waits for a GPU

@@ -14,10 +14,10 @@ def validation_bits_per_dim(
 ) -> float | None:
     """Mean bits per dimension of (N, S, S, 3) uint8 images from one draw of noise, the same at every call.
 
-    None where the model has no likelihood and no bound, or one that takes too many network calls to be asked for during
-    training. The model is in eval mode.
+    None where the model has no likelihood and no bound, one that takes too many network calls to be asked for during
+    training, or one that its weights should not be chosen by. The model is in eval mode.
     """
-    if model.likelihood_calls > 1:
+    if model.likelihood_calls > 1 or not model.chosen_by_likelihood:
         return None
     likelihood = log_likelihood(model, images, draws=1, seed=seed, device=device, batch_size=batch_size)
     if likelihood is None:

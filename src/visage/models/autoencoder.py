@@ -129,6 +129,7 @@ class Autoencoder(GenerativeModel):
     """
 
     paper = "Rombach et al. 2022, arXiv:2112.10752"
+    chosen_by_likelihood = False  # its bound counts all of the rate, which its training hardly does
 
     def __init__(self, config: AutoencoderConfig, size: int) -> None:
         super().__init__()

@@ -97,6 +97,8 @@ class GenerativeModel(nn.Module, ABC):
     """Authors, year and arXiv number or venue, for tables."""
     first_stage: ClassVar[str] = ""
     """The recipe in whose latents this model works; its constructor takes that model, which `Compresses`, third."""
+    chosen_by_likelihood: ClassVar[bool] = True
+    """Whether a training keeps the weights with the best validation likelihood; else, or without one, the last."""
     likelihood_calls: int = 1
     """Network calls behind one image's likelihood or bound; where it takes many, it is measured on fewer images."""
 

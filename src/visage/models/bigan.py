@@ -15,6 +15,7 @@ invert each other (theorem 2); short of that, reconstructions keep what a face i
 Where we deviate:
 
 * D joins the features of x with those of z in its last hidden layer, as the second paper does, not in every layer.
+* z is N(0, I), as the second paper's; the first paper's is uniform in a cube.
 * D takes its step first, then E and G together, which the first paper describes but for speed does at the same time.
 * Convolutions as the DCGAN's, weights from N(0, 0.02^2); fully connected layers from N(0, 2 / inputs): at 0.02, z would
   hardly be heard beside x. The two kinds of pairs pass D apart from each other, since batch normalisation would tell

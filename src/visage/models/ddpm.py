@@ -150,9 +150,9 @@ class DDPM(GenerativeModel):
         for t in range(self.config.timesteps, 0, -1):
             x0, _ = self.predict(x, torch.full((len(x),), t))
             a, b, _ = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
-            x = a * x0 + b * x
+            x = float(a) * x0 + float(b) * x
             if t > 1:
-                x = x + self.variances[t].sqrt() * self.noise(rows)
+                x = x + float(self.variances[t].sqrt()) * self.noise(rows)
         return x
 
     def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
@@ -161,9 +161,9 @@ class DDPM(GenerativeModel):
         for t, s in pairwise(times[::-1]):
             x0, eps = self.predict(x, torch.full((len(x),), t))
             a, b, c = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], eta)
-            x = a * x0 + b * eps
+            x = float(a) * x0 + float(b) * eps
             if c > 0:
-                x = x + c * self.noise(rows)
+                x = x + float(c) * self.noise(rows)
         return x
 
     # Capabilities
@@ -211,13 +211,13 @@ class DDPM(GenerativeModel):
         for s, t in pairwise([1, *(t for t in later if t > 1)]):
             x0, eps = self.predict(x, torch.full((len(x),), s))
             a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[t], self.alpha_bars[s], 0.0)
-            x = a * x0 + b * eps
+            x = float(a) * x0 + float(b) * eps
         return x.flatten(1)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Eq. 5 by `bound_terms` network calls: L_0, and for each stratum of t = 2..T one L_{t-1} in place of all."""
         rows, last = noise.each(len(x), generator), self.alpha_bars[-1]
-        rate = standard_normal_kl(last.sqrt() * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
+        rate = standard_normal_kl(float(last.sqrt()) * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
         for first, end in diffusion.strata(self.config.timesteps, self.config.bound_terms - 1):
             t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
             x0, _ = self.predict(diffusion.diffuse(x, self.noise(rows), self.alpha_bars[t]), t)

@@ -78,7 +78,7 @@ def betas(timesteps: int) -> Tensor:
 
 
 @runtime_checkable
-class FirstStage(Compresses, Encodes, Reconstructs, Protocol):
+class FirstStage(Compresses, Encodes, Protocol):
     """What an autoencoder must do to be one; `encode` gives flat means of what `compress` draws."""
 
 
@@ -132,12 +132,14 @@ class LatentDiffusion(GenerativeModel):
 
     def initialize(self, batch: Batch) -> None:
         """Measure the scale of the latents, once: a resumed training, and sampling, find it among the weights."""
-        self.scale.copy_(1 / self.first.compress(batch.x, torch.Generator().manual_seed(0)).std())
+        generator = torch.Generator().manual_seed(0)
+        self.scale.copy_(1 / torch.cat([self.first.compress(x, generator) for x in torch.split(batch.x, 128)]).std())
 
     @torch.no_grad()
     def latents(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of z for each image, (B, C, s, s), of about unit variance."""
-        return self.scale * self.first.compress(x, generator).float()
+        """A draw of z for each image, (B, C, s, s), of about unit variance, to the last digit what evaluation sees."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.scale * self.first.compress(x, generator)
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error of the predicted noise (eq. 2), or velocity."""
@@ -146,14 +148,19 @@ class LatentDiffusion(GenerativeModel):
         eps = torch.randn(z.shape, generator=step.generator).to(z.device)
         abar = self.abar[t]
         target = eps if self.config.prediction == "epsilon" else diffusion.velocity(z, eps, abar)
-        out = self.unet(diffusion.diffuse(z, eps, abar), t.to(z.device))
+        out = self.output(diffusion.diffuse(z, eps, abar), t)
         loss = F.mse_loss(out, target)
         return loss, {"mse": loss.detach()}
+
+    def output(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """What the network predicts from z_t (B, C, s, s) at t (B,) on the CPU; it is told 1000 t / T."""
+        prediction: Tensor = self.unet(z_t, (1000 / self.config.timesteps * t).to(z_t.device))
+        return prediction
 
     def denoise(self, z_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The network's estimates of z and eps at time t, 1..T, for z_t (B, C, s, s)."""
         abar = self.abar[t].expand(len(z_t))
-        out = self.unet(z_t, torch.full((len(z_t),), t, device=z_t.device))
+        out = self.output(z_t, torch.full((len(z_t),), t))
         if self.config.prediction == "v":
             z = diffusion.x0_of_velocity(z_t, out, abar)
             return z, diffusion.epsilon_of_x0(z_t, z, abar)
@@ -177,9 +184,13 @@ class LatentDiffusion(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No likelihood of pixels."""
+        """No likelihood of pixels, no reconstruction of its own."""
         doubly = "a bound of pixels through encoder and latents would be doubly loose; in latents it has other units"
-        return {HasLogProb: "the density of its latents is no density of pixels", HasBound: doubly}
+        return {
+            Reconstructs: "its first stage does, unchanged: see the autoencoder",
+            HasLogProb: "the density of its latents is no density of pixels",
+            HasBound: doubly,
+        }
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Codes z_T ~ N(0, I), flat, (n, C * s * s)."""
@@ -198,10 +209,6 @@ class LatentDiffusion(GenerativeModel):
         """DDIM from the means of the image's latents to z_T, flat: the way back to where `decode` starts."""
         z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
         return self.ddim(z, self.times()).flatten(1)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """What the first stage makes of the image, which no sample can excel."""
-        return self.first.reconstruct(x)
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Error of the predicted noise in latents at a few times, with the same noise for every image."""

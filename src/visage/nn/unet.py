@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def sinusoidal_embedding(t: Tensor, channels: int) -> Tensor:
-    """Sines and cosines of t at frequencies from 1 down to 1/10000 (Vaswani et al. 2017, section 3.5).
+    """Sines and cosines of t at frequencies from 1 down to nearly 1/10000 (Vaswani et al. 2017, section 3.5).
 
     t: (B,), of the order of 0 to 1000. Returns (B, channels) float32; channels is even.
     """
@@ -26,7 +26,7 @@ def sinusoidal_embedding(t: Tensor, channels: int) -> Tensor:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 32 groups as in the paper, or groups of 4 channels where that is not possible."""
+    """Group normalisation with 32 groups as in the paper from 128 channels on, else with groups of 4 channels."""
     return nn.GroupNorm(32 if channels >= 128 and channels % 32 == 0 else channels // 4, channels)
 
 
@@ -97,7 +97,8 @@ class UNet(nn.Module):
         width: channels at the highest resolution.
         multipliers: channels at each resolution in units of `width`; each is half of the one before it.
         blocks: residual blocks at each resolution on the way down, one more on the way up.
-        attention: the sides, in pixels, of the resolutions that have attention.
+        attention: the sides of the resolutions that have attention, in positions: pixels, or patches. Where there is
+            none, the middle has none either (the paper's always has).
         dropout: in the residual blocks.
         patch: pixels of a patch x patch square become channels of one position first (pixel-unshuffle), and the input,
             times a factor for each channel that depends on the time, is added to the output: a deviation that makes

@@ -312,8 +312,9 @@ def _run_section(run: Run, look: Look, other: str) -> RunSection:
 
 
 def _is_more(record: Record) -> bool:
-    """Whether a figure stands neither in the comparison's table nor among the AUROCs."""
-    return "/" not in record.name and record.name not in {column.key for column in table.MEASURES}
+    """Whether a figure that the run has stands neither in the comparison's table nor among the AUROCs."""
+    shown = {column.key for column in table.MEASURES}
+    return record.value is not None and "/" not in record.name and record.name not in shown
 
 
 def own_scores(run: Run) -> list[str]:

@@ -11,7 +11,8 @@ class Ema:
     """A shadow of the model whose parameters follow w <- d w + (1 - d) w_model; buffers are copied.
 
     d = min(decay, (1 + n) / (10 + n)) after n updates, so that the initial weights are soon forgotten (a fixed 0.9999
-    would keep 96 % of them after 400 steps). decay = 0 makes the shadow equal to the model.
+    would keep 96 % of them after 400 steps). decay = 0 makes the shadow equal to the model. As buffers are copied, the
+    averaged weights run with the newest statistics of batch normalisation, themselves averages over about ten steps.
     """
 
     def __init__(self, model: GenerativeModel, decay: float) -> None:

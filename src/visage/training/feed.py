@@ -86,7 +86,7 @@ class Feed:
         self.images = images
         self.on_device = torch.from_numpy(np.array(images)).to(device) if _fits(images, device) else None
         self.flip, self.device = flip, device
-        self.coin = torch.Generator().manual_seed(seed)
+        self.coin = torch.Generator().manual_seed(seed + 500_009)  # not the stream of the training's noise
 
     def next(self) -> Batch:
         """The next batch."""
@@ -102,10 +102,9 @@ class Feed:
             images = self.on_device.index_select(0, rows.to(self.device))
         else:
             images = torch.from_numpy(np.take(self.images, rows.numpy(), axis=0)).to(self.device)
-        # the order of the rows is random: mirroring the first k ~ Binomial(n, 1/2) mirrors each with chance 1/2
-        mirrored = int((torch.rand(len(rows), generator=self.coin) < 0.5).sum()) if flip else 0
-        if mirrored:
-            images = torch.cat([images[:mirrored].flip(2), images[mirrored:]])
+        if flip:
+            mirrored = (torch.rand(len(rows), generator=self.coin) < 0.5).nonzero().flatten().to(self.device)
+            images = images.index_copy(0, mirrored, images.index_select(0, mirrored).flip(2))
         return images, self.attributes.index_select(0, rows.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:

@@ -79,8 +79,9 @@ class Training:
 
     def _minimise(self, phase: Phase, batch: Batch) -> None:
         parameters, optimizer = self.parameters[phase.player], self.optimizers[phase.player]
+        lr = self.lr(phase.span) * self.config.lr_factors.get(phase.player, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = self.lr(phase.span) * self.config.lr_factors.get(phase.player, 1.0)
+            group["lr"] = lr
         moment = Step(self.step, self.steps, self.generator)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast == torch.bfloat16):
             loss, terms = phase.loss(batch, moment)
@@ -94,6 +95,8 @@ class Training:
         optimizer.step()
         phase.after()
         named = {"loss": loss, **terms, "grad_norm": norm}
+        if lr != self.lr():
+            named["lr"] = torch.tensor(lr)
         self.terms |= {f"{phase.player}/{name}": value.detach() for name, value in named.items()}
 
     def lr(self, span: tuple[float, float] = (0.0, 1.0)) -> float:
@@ -114,7 +117,7 @@ class Training:
         return self.images_shown / 1000
 
     def row(self) -> dict[str, float]:
-        """The history's row of the step just done."""
+        """The history's row of the step just done; `<player>/lr` where a player has another rate than `lr`."""
         return {"step": self.step, "kimg": self.kimg, "lr": self.lr()} | {k: float(v) for k, v in self.terms.items()}
 
     def raise_if_not_finite(self) -> None:
@@ -134,7 +137,7 @@ class Training:
             "feed": self.feed.state_dict(),
             "generator": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "step": self.step,
             "images_shown": self.images_shown,
             "terms": dict(self.terms),  # those of lazy phases appear in later rows
@@ -149,8 +152,8 @@ class Training:
         self.feed.load_state_dict(state["feed"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.step, self.images_shown = state["step"], state["images_shown"]
         self.terms = dict(state["terms"])
 

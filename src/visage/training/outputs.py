@@ -64,7 +64,7 @@ def _description(config: RunConfig, training: Training, outcome: Outcome) -> dic
         "selected_step": outcome.selected_step,
         "selected_by": "bits_per_dim of the validation images"
         if validated
-        else "last step: no likelihood to select by",
+        else "last step: no likelihood that is quick to compute and that training aims at",
     }
 
 
