@@ -3,9 +3,10 @@
     python -m tests.plant                 all models
     python -m tests.plant wgan vq_vae     some
 
-The mistakes stand in `tests/mistakes/<model>.yaml`: a list of `mistake` (in words), `old` (a piece of the model's file
-that occurs exactly once) and `new`. Tests are those of `tests/models/test_<model>.py`; where they miss one, the
-conformance suite is asked as well. Nothing in the working tree changes. Ends with an error if a mistake goes unseen.
+The mistakes stand in `tests/mistakes/<model>.yaml`: a list of `mistake` (in words), `old` (a piece of the model's file,
+or of another `file` under src/visage, that occurs exactly once) and `new`. Tests are those of
+`tests/models/test_<model>.py`; where they miss one, the conformance suite is asked as well. Nothing in the working tree
+changes. Ends with an error if a mistake goes unseen.
 """
 
 import os
@@ -31,6 +32,7 @@ class Mistake(NamedTuple):
     mistake: str
     old: str
     new: str
+    file: str = ""
 
     def plant(self, text: str) -> str:
         """The file's text with the mistake in it.
@@ -48,9 +50,9 @@ def mistakes(model: str) -> list[Mistake]:
     return [Mistake(model, **entry) for entry in YAML(typ="safe").load(MISTAKES / f"{model}.yaml")]
 
 
-def model_file(model: str, root: Path = ROOT) -> Path:
-    """Where the model's code is."""
-    return root / "src" / "visage" / "models" / f"{model}.py"
+def place(mistake: Mistake, root: Path = ROOT) -> Path:
+    """Where the code is that the mistake is planted in."""
+    return root / "src" / "visage" / (mistake.file or f"models/{mistake.model}.py")
 
 
 def recipes_of(model: str) -> list[str]:
@@ -80,13 +82,13 @@ def main(models: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in NEEDED:
-            place = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            place(ROOT / name, copy / name)
+            bring = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            bring(ROOT / name, copy / name)
         for mistake in (m for model in models for m in mistakes(model)):
-            text = model_file(mistake.model).read_text()
-            model_file(mistake.model, copy).write_text(mistake.plant(text))
+            text = place(mistake).read_text()
+            place(mistake, copy).write_text(mistake.plant(text))
             test = seen_by(copy, mistake.model)
-            model_file(mistake.model, copy).write_text(text)
+            place(mistake, copy).write_text(text)
             unseen += not test
             print(f"{'seen  ' if test else 'UNSEEN'} {mistake.model}: {mistake.mistake}  ({test})", flush=True)
     return unseen

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.plant import MISTAKES, mistakes, model_file
+from tests.plant import MISTAKES, mistakes, place
 from visage.models import base
 
 
@@ -16,8 +16,8 @@ def test_every_model_has_at_least_three_mistakes():
 
 @pytest.mark.parametrize("name", base.names())
 def test_each_can_be_planted_and_leaves_python(name):
-    text = model_file(name).read_text()
     for mistake in mistakes(name):
+        text = place(mistake).read_text()
         planted = mistake.plant(text)
         assert planted != text
         ast.parse(planted)

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from visage.maths import diffusion
+from visage.maths.diffusion import variances
 from visage.models import base
-from visage.models.ddpm import DDPM, DDPMConfig, variances
+from visage.models.ddpm import DDPM, DDPMConfig
 
 SMALL = DDPMConfig(
     timesteps=1000,

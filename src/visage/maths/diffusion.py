@@ -8,12 +8,15 @@ is t and no table is shifted. Coefficients are float64, as 1 - abar_1 is about 1
 """
 
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from visage.maths.likelihoods import HALF_BIN
+from visage.maths import noise
+from visage.maths.likelihoods import HALF_BIN, standard_normal_kl
 
 # --- Schedules
 
@@ -139,3 +142,49 @@ def strata(steps: int, count: int) -> list[tuple[int, int]]:
     """
     ends = [1 + max(i + 1, round(steps ** (i / count))) for i in range(count + 1)]
     return list(pairwise(ends))
+
+
+def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
+    """sigma_t^2 of p(x_{t-1} | x_t) at index t = 1..T, (T + 1,), for abar_0..abar_T; index 0 is no step.
+
+    small: those of `posterior`; large: beta_t (Ho et al. 2020, section 3.2). The one at t = 1 is small at t = 2, as in
+    the authors' code: the posterior's is 0 there, and L_0 would be infinite.
+    """
+    before, after = alpha_bars[:-1], alpha_bars[1:]
+    small = posterior(before, after)[2]
+    chosen = small if kind == "small" else 1 - after / before
+    return torch.cat([small[:1], small[1:2], chosen[1:]])
+
+
+def variational_bound(
+    x: Tensor,
+    guess: Callable[[Tensor, Tensor], Tensor],
+    alpha_bars: Tensor,
+    variances: Tensor,
+    rows: Sequence[torch.Generator],
+    terms: int,
+) -> tuple[Tensor, Tensor]:
+    """Distortion L_0 and rate, L_T and the sum of L_{t-1} over t = 2..T: (B,) each, in nats per 8-bit image (eq. 5).
+
+    L_T and L_0 are taken in full; for each stratum of the times one L_{t-1} stands for all, at a time of the image's
+    own: an unbiased estimate, whichever times are drawn.
+
+    x: (B, C, s, s) in x11. guess: of x_0, from x_t and t (B,) on the CPU. variances: as `variances` gives them.
+    rows: a generator for each image. terms: network calls, at most T.
+    """
+
+    def noisy(t: Tensor) -> Tensor:
+        return diffuse(x, noise.randn_each(rows, x.shape[1:], x.device), alpha_bars[t])
+
+    last = alpha_bars[-1]
+    rate = standard_normal_kl(float(last.sqrt()) * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
+    for first, end in strata(len(alpha_bars) - 1, terms - 1):
+        t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
+        x0 = guess(noisy(t), t)
+        a, _, variance = posterior(alpha_bars[t - 1], alpha_bars[t])
+        a, variance, sigma2 = (per_image(c, x) for c in (a, variance, variances[t]))
+        rate = rate + (end - first) * posterior_kl(x, x0, a, variance, sigma2).sum((1, 2, 3))
+    t = torch.ones(len(x), dtype=torch.long)
+    mean = guess(noisy(t), t)  # of p(x_0 | x_1): at t = 1 the posterior's mean is its x_0
+    log_p = discretized_gaussian_log_prob(x, mean, (0.5 * variances[1].log()).to(x))
+    return -log_p.sum((1, 2, 3)), rate

@@ -339,6 +339,12 @@ UNLESS_SAID: Mapping[type, str] = {
     EstimatesLogProb: "has no estimate of log p(x)",
 }
 """Reasons that hold for most models; one that has a better one says so in `why_not`."""
+NO_DENSITY: Mapping[type, str] = dict.fromkeys((HasLogProb, HasBound), "a GAN defines no density")
+NO_ENCODER: Mapping[type, str] = {
+    Reconstructs: "a GAN without an encoder cannot reconstruct",
+    Encodes: "a GAN without an encoder has no code for an image",
+}
+"""Reasons of every GAN, and of those without an encoder."""
 INITIAL_IMAGES = 1024
 """Images that a data-dependent initialisation sees, at most."""
 

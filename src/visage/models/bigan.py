@@ -34,7 +34,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from visage.maths import noise
-from visage.models.base import Batch, GenerativeModel, HasBound, HasLogProb, Phase, Step
+from visage.models.base import NO_DENSITY, Batch, GenerativeModel, Phase, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +201,7 @@ class BiGAN(GenerativeModel):
 
     def why_not(self) -> Mapping[type, str]:
         """No density."""
-        return {
-            HasLogProb: "a GAN defines no density",
-            HasBound: "a GAN defines no density; E minimises no bound on one",
-        }
+        return NO_DENSITY
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Codes z ~ N(0, I), (n, latent_dim)."""

@@ -33,7 +33,6 @@ from annotated_types import Ge, Gt, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
 from visage.maths import diffusion, noise
-from visage.maths.likelihoods import standard_normal_kl
 from visage.models.base import INITIAL_IMAGES, Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Step
 from visage.nn.unet import UNet
 
@@ -194,7 +193,7 @@ class ConditionalDiffusion(GenerativeModel):
             output = self.unconditional(x, now) if y is None else self.guided(x, now, y, w)
             x0, eps = self.split(x, now, output)
             a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], 0.0)
-            x = a * x0 + b * eps
+            x = float(a) * x0 + float(b) * eps
         return x
 
     # Capabilities
@@ -240,30 +239,18 @@ class ConditionalDiffusion(GenerativeModel):
             now = torch.full((len(x),), s)
             x0, eps = self.split(x, now, self.unconditional(x, now))
             a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[t], self.alpha_bars[s], 0.0)
-            x = a * x0 + b * eps
+            x = float(a) * x0 + float(b) * eps
         return x.flatten(1)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
-        """Of log p(x), by the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, all other terms are the rate.
+        """Of log p(x), by the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, all else the rate."""
 
-        For each stratum of t = 2..T one L_{t-1}, at a time of the image's own, stands for all.
-        """
-        rows, last = noise.each(len(x), generator), self.alpha_bars[-1]
-        rate = standard_normal_kl(last.sqrt() * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
-        for first, end in diffusion.strata(self.config.timesteps, self.config.bound_terms - 1):
-            t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
-            before, after = self.alpha_bars[t - 1], self.alpha_bars[t]
-            x_t = diffusion.diffuse(x, self.noise(rows), after)
-            x0, _ = self.split(x_t, t, self.unconditional(x_t, t))
-            a, _, variance = diffusion.posterior(before, after)
-            a, variance, beta = (diffusion.per_image(c, x) for c in (a, variance, 1 - after / before))
-            rate = rate + (end - first) * diffusion.posterior_kl(x, x0, a, variance, beta).sum((1, 2, 3))
-        t = torch.ones(len(x), dtype=torch.long)
-        x_t = diffusion.diffuse(x, self.noise(rows), self.alpha_bars[t])
-        x0, _ = self.split(x_t, t, self.unconditional(x_t, t))
-        variance = diffusion.posterior(self.alpha_bars[1], self.alpha_bars[2])[2]
-        log_p = diffusion.discretized_gaussian_log_prob(x, x0, (0.5 * variance.log()).to(x))
-        return Bound(-log_p.sum((1, 2, 3)), rate)
+        def guess(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.split(x_t, t, self.unconditional(x_t, t))[0]
+
+        rows, terms = noise.each(len(x), generator), self.config.bound_terms
+        variances = diffusion.variances(self.alpha_bars, "large")
+        return Bound(*diffusion.variational_bound(x, guess, self.alpha_bars, variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error in eps over `OOD_TIMES` by the null token, with the same noise for every image."""

@@ -38,13 +38,11 @@ from torch.nn.utils import parametrize
 from visage.maths import noise
 from visage.models.base import (
     INITIAL_IMAGES,
+    NO_DENSITY,
+    NO_ENCODER,
     Batch,
-    Encodes,
     GenerativeModel,
-    HasBound,
-    HasLogProb,
     Phase,
-    Reconstructs,
     Step,
 )
 
@@ -226,12 +224,7 @@ class ConditionalGAN(GenerativeModel):
 
     def why_not(self) -> Mapping[type, str]:
         """No way from an image to a code, no density."""
-        return {
-            Reconstructs: "a GAN without an encoder cannot reconstruct",
-            Encodes: "a GAN without an encoder has no code for an image",
-            HasLogProb: "a GAN defines no density",
-            HasBound: "a GAN defines no density",
-        }
+        return {**NO_ENCODER, **NO_DENSITY}
 
     def sample_given(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """G(z, y) for z ~ N(0, I)."""

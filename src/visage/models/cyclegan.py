@@ -36,12 +36,11 @@ from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
 from visage.models.base import (
+    NO_DENSITY,
     Batch,
     Decodes,
     Encodes,
     GenerativeModel,
-    HasBound,
-    HasLogProb,
     Phase,
     Reconstructs,
     Samples,
@@ -268,8 +267,7 @@ class CycleGAN(GenerativeModel):
             Reconstructs: "comes back by way of the other domain, not of a code",
             Encodes: "has no code for an image",
             Decodes: "has no code for an image",
-            HasLogProb: "a GAN defines no density",
-            HasBound: "a GAN defines no density",
+            **NO_DENSITY,
         }
 
     def translate(self, x: Tensor, to: int) -> Tensor:

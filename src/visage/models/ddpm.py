@@ -34,7 +34,6 @@ from annotated_types import Ge, Lt, MultipleOf
 from torch import Tensor
 
 from visage.maths import diffusion, noise
-from visage.maths.likelihoods import standard_normal_kl
 from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Sampler, Step
 from visage.nn.unet import UNet
 
@@ -70,14 +69,6 @@ OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
 """Shares of T at which an image is made noisy to see how well the noise is found again."""
 
 
-def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
-    """sigma_t^2 at index t = 1..T, (T + 1,), for abar_0..abar_T; index 0 is no step."""
-    before, after = alpha_bars[:-1], alpha_bars[1:]
-    small = diffusion.posterior(before, after)[2]
-    chosen = small if kind == "small" else 1 - after / before
-    return torch.cat([small[:1], small[1:2], chosen[1:]])
-
-
 class DDPM(GenerativeModel):
     """A U-Net that finds the noise in a noisy image, and the samplers that it drives.
 
@@ -106,7 +97,7 @@ class DDPM(GenerativeModel):
         betas = diffusion.linear_betas if config.schedule == "linear" else diffusion.cosine_betas
         # no buffers: they stay float64 on the CPU, where t is drawn
         self.alpha_bars = diffusion.alpha_bars(betas(config.timesteps))
-        self.variances = variances(self.alpha_bars, config.variance)
+        self.variances = diffusion.variances(self.alpha_bars, config.variance)
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
 
     def players(self) -> Mapping[str, Sequence[UNet]]:
@@ -137,6 +128,10 @@ class DDPM(GenerativeModel):
         of = diffusion.x0_of_epsilon if self.config.prediction == "epsilon" else diffusion.x0_of_velocity
         x0 = of(x_t, self.output(x_t, t), abar).clamp(-1, 1)
         return x0, diffusion.epsilon_of_x0(x_t, x0, abar)
+
+    def guess(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_0^ alone."""
+        return self.predict(x_t, t)[0]
 
     # Samplers
 
@@ -216,19 +211,8 @@ class DDPM(GenerativeModel):
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Eq. 5 by `bound_terms` network calls: L_0, and for each stratum of t = 2..T one L_{t-1} in place of all."""
-        rows, last = noise.each(len(x), generator), self.alpha_bars[-1]
-        rate = standard_normal_kl(float(last.sqrt()) * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
-        for first, end in diffusion.strata(self.config.timesteps, self.config.bound_terms - 1):
-            t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
-            x0, _ = self.predict(diffusion.diffuse(x, self.noise(rows), self.alpha_bars[t]), t)
-            a, _, variance = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
-            a, variance, sigma2 = (diffusion.per_image(c, x) for c in (a, variance, self.variances[t]))
-            rate = rate + (end - first) * diffusion.posterior_kl(x, x0, a, variance, sigma2).sum((1, 2, 3))
-        t = torch.ones(len(x), dtype=torch.long)
-        x0, _ = self.predict(diffusion.diffuse(x, self.noise(rows), self.alpha_bars[t]), t)
-        log_sigma = (0.5 * self.variances[1].log()).to(x)
-        distortion = -diffusion.discretized_gaussian_log_prob(x, x0, log_sigma).sum((1, 2, 3))  # L_0, mu at t = 1 is x0
-        return Bound(distortion, rate)
+        rows, terms = noise.each(len(x), generator), self.config.bound_terms
+        return Bound(*diffusion.variational_bound(x, self.guess, self.alpha_bars, self.variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error in eps over `OOD_TIMES`, with the same noise for every image, drawn once for the model."""

@@ -49,7 +49,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from visage.maths import noise as noises
-from visage.models.base import Batch, Encodes, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, Sampler, Step
+from visage.models.base import NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Sampler, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,12 +375,7 @@ class StyleGAN(GenerativeModel):
 
     def why_not(self) -> Map[type, str]:
         """No way from an image to a code, no density."""
-        return {
-            Reconstructs: "a GAN without an encoder cannot reconstruct",
-            Encodes: "a GAN without an encoder has no code for an image",
-            HasLogProb: "a GAN defines no density",
-            HasBound: "a GAN defines no density",
-        }
+        return {**NO_ENCODER, **NO_DENSITY}
 
     def images(self, w: Tensor, noise: Tensor) -> Tensor:
         """g(w, noise) with the same w (B, latent_dim) in all layers."""

@@ -37,7 +37,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from visage.maths import noise
-from visage.models.base import Batch, Encodes, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, Step
+from visage.models.base import NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Step
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -246,12 +246,7 @@ class WGAN(GenerativeModel):
 
     def why_not(self) -> Mapping[type, str]:
         """No way from an image to a code, no density."""
-        return {
-            Reconstructs: "a GAN without an encoder cannot reconstruct",
-            Encodes: "a GAN without an encoder has no code for an image",
-            HasLogProb: "a GAN defines no density",
-            HasBound: "a GAN defines no density",
-        }
+        return {**NO_ENCODER, **NO_DENSITY}
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Codes z ~ N(0, I), (n, latent_dim)."""
