@@ -214,7 +214,7 @@ def find(run: Run, others: str) -> list[Finding]:
     if record is None or record.value is None or record.ci95 is None:
         return []
     low, high = record.ci95
-    words = {"upper_bound": "likelihood bound", "estimate": "estimated likelihood"}
+    words = {"upper_bound": "likelihood bound", "estimate": "likelihood estimate"}
     what = words.get(table.record_of(run, "bits_per_dim").kind, "likelihood")
     numbers = f"AUROC {wording.share(record.value)}, 95 % CI {wording.share(low)}–{wording.share(high)}"
     if high < 0.5:
