@@ -32,7 +32,7 @@ test: install ## lint, types and all tests
 	$(UV) run --locked ruff check .
 	$(UV) run --locked ruff format --check .
 	$(UV) run --locked mypy
-	$(UV) run --locked pytest -n 2 --dist loadfile
+	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: install ## MLflow on http://127.0.0.1:5000
 	$(UV) run --locked python -m visage.sync
