@@ -19,7 +19,7 @@ help: ## show this list
 	  || { echo "error: python3 has neither pip nor venv: install one of them, or uv, then run make again" >&2; exit 1; }
 
 install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock
-	$(UV) sync --locked --quiet
+	$(UV) sync --locked --quiet --compile-bytecode
 
 repro: install ## train, measure and compare everything that is out of date
 	$(UV) run --locked dvc repro

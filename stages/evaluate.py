@@ -1,4 +1,4 @@
-"""One run: runs/<name>/train and data/processed -> runs/<name>/evaluate and metrics/<name>.json."""
+"""One training: runs/<name>/train and data/processed -> runs/<name>/evaluate and metrics/<name>.json."""
 
 import os
 import sys
@@ -16,12 +16,12 @@ from visage.stage import run_stage
 
 def main() -> None:
     if len(sys.argv) != 2:
-        raise UserError("usage: python stages/evaluate.py <run>, such as vae-32")
-    name = sys.argv[1]
+        raise UserError("usage: python stages/evaluate.py <name>, such as vae-32-0")
     runtime = RuntimeConfig.load()
     torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
-    card = read_json(PROCESSED / "train" / f"{name}.json")
-    evaluate_run(RunConfig.load(name), card, EvaluateConfig.load(), runtime, Path.cwd())
+    config = RunConfig.load(sys.argv[1])
+    card = read_json(PROCESSED / "train" / f"{config.label}.json")
+    evaluate_run(config, card, EvaluateConfig.load(), runtime, Path.cwd())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One run: configs/<name>.json and data/processed -> runs/<name>/train. Killed at any moment, it can go on."""
+"""One training: configs/<name>.json and data/processed -> runs/<name>/train. Killed at any moment, it can go on."""
 
 import os
 import sys
@@ -16,12 +16,11 @@ from visage.train_run import train_run
 
 def main() -> None:
     if len(sys.argv) != 2:
-        raise UserError("usage: python stages/train.py <run>, such as vae-32")
-    name = sys.argv[1]
+        raise UserError("usage: python stages/train.py <name>, such as vae-32-0")
     runtime = RuntimeConfig.load()
     torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
-    config = RunConfig.load(name)
-    card = read_json(PROCESSED / "train" / f"{name}.json")
+    config = RunConfig.load(sys.argv[1])
+    card = read_json(PROCESSED / "train" / f"{config.label}.json")
     train_run(config, card, runtime, load_faces("train", config.size), load_faces("valid", config.size), Path.cwd())
 
 

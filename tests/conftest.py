@@ -33,7 +33,7 @@ def shipped() -> parameters.Params:
 
 @pytest.fixture(scope="session")
 def run_config(shipped):
-    """A function: recipe, size, scale -> the config that params.yaml gives it."""
+    """A function: recipe, size, scale -> the config that params.yaml gives it with seed 0."""
 
     def make(recipe: str, size: int = 32, scale: str = "demo", **train) -> RunConfig:
         latent = recipe == parameters.LATENT_RECIPES[-1]
@@ -41,12 +41,13 @@ def run_config(shipped):
             update={
                 "runs": [] if latent else [f"{recipe}-{size}"],
                 "latent_sizes": [size] if latent else [],
+                "seeds": [0],
                 "preprocess": shipped.preprocess.model_copy(update={"sizes": [size]}),
                 "scale": scale,
                 "recipes": shipped.recipes | {recipe: _with_train(shipped.recipes[recipe], scale, train)},
             }
         )
-        runs = {run.name: run for run in parameters.resolve(changed, ROOT / "src")}
+        runs = {run.label: run for run in parameters.resolve(changed, ROOT / "src")}
         return runs[f"{recipe}-{size}"]
 
     return make

@@ -14,7 +14,18 @@ from visage.pictures import grid, save
 
 CARD = {"source": "synthetic", "train": "0f" * 32, "valid": "a1" * 32}
 EVALUATE = EvaluateConfig(
-    images=100, ood_images=100, draws=2, network_calls=4000, samples=64, gallery=8, bootstrap=100, seed=0
+    images=100,
+    ood_images=100,
+    draws=2,
+    network_calls=4000,
+    samples=64,
+    gallery=8,
+    bootstrap=100,
+    suite_images=10,
+    importance_draws=2,
+    quality_samples=64,
+    inception=None,
+    seed=0,
 )
 METRICS = {"recon_mse": 0.0125, "bits_per_dim": 3.5, "ood": {"elbo": 0.75}}
 TRAIN_COST = {"seconds": 12.5, "device": "cpu", "threads": 2}
@@ -25,7 +36,7 @@ def write_run(root: Path, config: RunConfig) -> None:
     config.save(root / "configs")
     EVALUATE.save(root / "configs")
     RuntimeConfig(device="cpu", threads=1, experiment="faces").save(root / "configs")
-    write_json(root / "data" / "processed" / "train" / f"{config.name}.json", CARD)
+    write_json(root / "data" / "processed" / "train" / f"{config.label}.json", CARD)
     train, evaluate = (root / "runs" / config.name / stage for stage in ("train", "evaluate"))
     model = build(config.model, config.settings, config.size)
     train.mkdir(parents=True)

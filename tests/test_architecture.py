@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "models": {"nn", "maths", "models.base"},
     "data": {"data", "plumbing"},
     "training": {"training", "models.base", "maths", "plumbing"},
-    "evaluation": {"evaluation", "models.base", "maths", "data", "plumbing"},
+    "evaluation": {"evaluation", "models.base", "maths", "data", "plumbing", "attribute_network"},
     "report": {"report", "plumbing"},
 }
 

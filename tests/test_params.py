@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 from visage import params as parameters
-from visage.config import DownloadConfig, RunConfig
+from visage.config import AttributeNetworkConfig, DownloadConfig, EvaluateConfig, PreprocessConfig, RunConfig
 from visage.errors import UserError
 
 
@@ -19,7 +19,7 @@ def raw():
 
 @pytest.fixture
 def resolve(tmp_path):
-    """Write a changed params.yaml and take it all the way to configs."""
+    """Write a changed params.yaml and take it all the way to configs; what each run is, by name."""
 
     def go(raw):
         path = tmp_path / "params.yaml"
@@ -57,7 +57,12 @@ def put(raw, dotted, value):
         ("runs", ["vae-48"], ["vae-48", "preprocess.sizes"]),
         ("runs", ["latent_diffusion-64"], ["latent_diffusion-64", "autoencoder-64", "latent_sizes"]),
         ("runs", ["autoencoder-32"], ["autoencoder-32", "latent_sizes", "twice"]),
+        ("runs", ["vae-32-0"], ["vae-32-0", "<recipe>-<size>"]),
         ("latent_sizes", [48], ["autoencoder-48", "preprocess.sizes"]),
+        ("seeds", [], ["seeds", "at least 1"]),
+        ("seeds", [0, 3, 3], ["seeds", "3 stands there twice"]),
+        ("seeds", [0, -1], ["seeds", "greater than or equal to 0", "-1"]),
+        ("seeds", 0, ["seeds", "list"]),
         ("recipes.conditional_gan.demo.model.attributes", ["Smilling"], ["Smilling", "did you mean Smiling?"]),
         ("recipes.cyclegan.demo.model.domain_b", "Black_Hair", ["domain_a", "domain_b", "Black_Hair"]),
         ("recipes.ddpm.demo.model.multipliers", [], ["ddpm", "multipliers"]),
@@ -73,6 +78,10 @@ def put(raw, dotted, value):
         ("recipes.vae.demo.at32", {}, ["recipes.vae.demo", "at32", "at_<size>"]),
         ("recipes.dcgan.demo.model.latent_dim", 0, ["dcgan", "latent_dim"]),
         ("evaluate.draws", 0, ["evaluate", "draws"]),
+        ("evaluate.importance_draws", 0, ["evaluate", "importance_draws"]),
+        ("evaluate.inception", True, ["evaluate", "inception", "string"]),
+        ("attribute_network.kimg", 0, ["attribute_network", "kimg", "greater than 0"]),
+        ("attribute_network.epochs", 3, ["attribute_network", "epochs", "unknown"]),
         ("runtime.device", "gpu", ["runtime", "device", "cuda"]),
         ("data.folder.test_share", 0.95, ["valid_share + test_share"]),
     ],
@@ -93,17 +102,69 @@ def test_a_folder_without_attributes_cannot_train_what_needs_them(raw, resolve):
     with pytest.raises(UserError, match=r"conditional_gan-32 needs attributes .*data.folder.attributes"):
         resolve(raw)
     raw["data"]["folder"]["attributes"] = "attributes.csv"  # which ones it has is known once it is read
-    assert resolve(raw)["conditional_gan-32"]
+    assert resolve(raw)["conditional_gan-32-0"]
 
 
 def test_latent_sizes_are_trained_one_stage_after_the_other(raw, resolve):
     raw |= {"runs": ["vae-32"], "latent_sizes": [32, 64]}
     runs = resolve(raw)
     assert list(runs) == [
-        "vae-32", "autoencoder-32", "latent_diffusion-32", "autoencoder-64", "latent_diffusion-64"
+        "vae-32-0", "autoencoder-32-0", "latent_diffusion-32-0", "autoencoder-64-0", "latent_diffusion-64-0"
     ]  # fmt: skip
-    assert runs["latent_diffusion-64"].first_stage == runs["autoencoder-64"]
-    assert runs["vae-32"].first_stage is None
+    assert runs["latent_diffusion-64-0"].first_stage == runs["autoencoder-64-0"]
+    assert runs["vae-32-0"].first_stage is None
+
+
+def test_every_run_is_trained_once_for_each_seed(raw, resolve):
+    raw |= {"runs": ["vae-32"], "latent_sizes": [32]}
+    alone = resolve(copy.deepcopy(raw))
+    runs = resolve(raw | {"seeds": [0, 2]})
+    assert list(runs) == [
+        "vae-32-0", "vae-32-2", "autoencoder-32-0", "autoencoder-32-2", "latent_diffusion-32-0", "latent_diffusion-32-2"
+    ]  # fmt: skip
+    assert {name: (run.label, run.seed) for name, run in runs.items() if "vae" in name} == {
+        "vae-32-0": ("vae-32", 0), "vae-32-2": ("vae-32", 2)
+    }  # fmt: skip
+    assert runs["latent_diffusion-32-2"].first_stage == runs["autoencoder-32-2"]
+    assert {name: runs[name] for name in alone} == alone  # a new seed changes nothing of the others
+
+
+def test_the_seed_of_data_and_evaluation_is_none_of_the_trainings(raw, resolve, tmp_path):
+    before = resolve(copy.deepcopy(raw))
+    assert resolve(raw | {"seed": 7}) == before
+    kinds = (DownloadConfig, EvaluateConfig, AttributeNetworkConfig)
+    assert [kind.load(tmp_path / "configs").seed for kind in kinds] == [7, 7, 7]
+
+
+def test_the_attribute_network_is_made_for_every_size_and_label(raw, resolve, tmp_path):
+    resolve(raw | {"seeds": [0, 1]})
+    network = AttributeNetworkConfig.load(tmp_path / "configs")
+    arrays = PreprocessConfig.load(tmp_path / "configs")
+    assert (network.sizes, network.runs) == (arrays.sizes, arrays.runs)
+    assert {"vae-64", "latent_diffusion-32"} < set(network.runs)
+    assert (network.kimg, network.batch_size, network.lr) == tuple(raw["attribute_network"].values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "changed"),
+    [
+        ("attribute_network.kimg", 0.5, {"attribute_network.json"}),
+        ("evaluate.suite_images", 7, {"evaluate.json"}),
+        ("seeds", [0, 1], {"report.json", "vae-32-1.json"}),
+        ("model.beta", 0.5, set()),
+    ],
+)
+def test_a_parameter_changes_the_configs_of_what_depends_on_it(raw, resolve, tmp_path, key, value, changed):
+    raw |= {"runs": ["vae-32"], "latent_sizes": []}
+
+    def written():
+        resolve(raw)
+        return {path.name: path.read_bytes() for path in (tmp_path / "configs").glob("*.json")}
+
+    before = written()
+    put(raw, key, value)
+    after = written()
+    assert {name for name in after if after[name] != before.get(name)} == changed
 
 
 def test_nothing_to_train_is_said(raw, resolve):
@@ -136,14 +197,14 @@ def test_beta_reaches_the_beta_vae_alone(raw, resolve):
     before = resolve(copy.deepcopy(raw))
     put(raw, "model.beta", 1.2)
     after = resolve(raw)
-    assert {name for name in before if before[name] != after[name]} == {"beta_vae-32", "beta_vae-64"}
-    assert after["beta_vae-64"].settings["beta"] == 1.2
+    assert {name for name in before if before[name] != after[name]} == {"beta_vae-32-0", "beta_vae-64-0"}
+    assert after["beta_vae-64-0"].settings["beta"] == 1.2
 
 
 def test_vae_and_beta_vae_differ_in_beta_alone(resolve, raw):
     runs = resolve(raw)
     for size in (32, 64):
-        vae, beta = runs[f"vae-{size}"], runs[f"beta_vae-{size}"]
+        vae, beta = runs[f"vae-{size}-0"], runs[f"beta_vae-{size}-0"]
         assert {k for k in vae.settings if vae.settings[k] != beta.settings[k]} == {"beta"}
         assert vae.train == beta.train
 
@@ -152,8 +213,8 @@ def test_own_settings_override_shared_ones_and_sizes_override_scales(raw, resolv
     put(raw, "train.weight_decay", 0.5)
     put(raw, "recipes.vae.demo.at_64", {"train": {"weight_decay": 0.25}, "model": {"latent_dim": 7}})
     runs = resolve(raw)
-    assert [runs[name].train.weight_decay for name in ("vae-32", "vae-64", "dcgan-32")] == [0.5, 0.25, 0.5]
-    assert (runs["vae-32"].settings["latent_dim"], runs["vae-64"].settings["latent_dim"]) == (32, 7)
+    assert [runs[name].train.weight_decay for name in ("vae-32-0", "vae-64-0", "dcgan-32-0")] == [0.5, 0.25, 0.5]
+    assert (runs["vae-32-0"].settings["latent_dim"], runs["vae-64-0"].settings["latent_dim"]) == (32, 7)
 
 
 def test_configs_survive_their_files(raw, resolve, tmp_path):
@@ -179,8 +240,9 @@ def test_the_key_of_a_run_changes_with_everything_that_decides_it(run_config):
         config.key({"train": "abd"}),
         run_config("vae", 64).key(card),
         run_config("vae", lr=0.5).key(card),
+        run_config("vae").seeded(1).key(card),
     }
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert config.key(card) == run_config("vae").key(dict(card))
 
 

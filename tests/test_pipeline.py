@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 
 SETTINGS = {
     "runs": ["vae-16", "beta_vae-16"],
+    "seeds": [0],
     "latent_sizes": [16],
     "preprocess.sizes": [16],
     "data.synthetic.images": 120,
@@ -23,6 +24,10 @@ SETTINGS = {
     "evaluate.bootstrap": 100,
     "evaluate.samples": 4,
     "evaluate.gallery": 4,
+    "evaluate.suite_images": 6,
+    "evaluate.importance_draws": 2,
+    "evaluate.quality_samples": 8,
+    "attribute_network.kimg": 0.2,
     "train.batch_size": 16,
     "train.snapshots": 2,
     "recipes.vae.demo.train.kimg": 0.16,
@@ -32,6 +37,7 @@ SETTINGS = {
     "recipes.latent_diffusion.demo.model.sampling_steps": 2,
     "runtime.threads": 1,
 }
+NAMES = ("vae-16-0", "beta_vae-16-0")
 
 
 def change(project: Path, settings: dict) -> None:
@@ -63,6 +69,16 @@ def stages_run(text: str) -> set[str]:
     return {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
 
 
+def stale(project: Path, settings: dict) -> set[str]:
+    """The stages that DVC would run next after a change and `configure`."""
+    change(project, settings)
+    call(project, "dvc", "repro", "configure")
+    names = set(json.loads(call(project, "dvc", "status", "--json")))
+    call(project, "git", "checkout", "-q", ".")
+    call(project, "git", "clean", "-fdq", "configs")
+    return names
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A clone of the project with tiny settings, after `dvc repro`."""
@@ -89,14 +105,20 @@ def project(tmp_path_factory) -> Path:
 
 def test_everything_is_there(project):
     page = (project / "report" / "index.html").read_text()
-    for name in (*SETTINGS["runs"], "autoencoder-16"):
-        assert name in page
+    for label in (*SETTINGS["runs"], "autoencoder-16"):
+        name = f"{label}-0"
+        assert label in page
         metrics = json.loads((project / "metrics" / f"{name}.json").read_text())
         assert 0 < metrics["recon_mse"] < 1
         assert 0 <= metrics["ood_auroc"] <= 1
         history = pd.read_csv(project / "runs" / name / "train" / "history.csv")
         assert history["step"].iloc[-1] == 10
         assert not history.isna().any().any()
+        network = json.loads((project / "data" / "attribute_network" / f"{label}.json").read_text())
+        assert network["size"] == 16
+        assert network["why_not"] == ""
+    auroc = json.loads((project / "metrics" / "attribute_network.json").read_text())["16"]["auroc"]
+    assert 0 <= auroc <= 1
     assert not list(project.rglob("*.tmp*"))
     assert not list((project / ".scratch").glob("*/checkpoint.pt"))
 
@@ -117,21 +139,32 @@ def test_the_second_stage_follows_the_first(project):
 
     first, second = (
         load_file(project / "runs" / name / "train" / "model.safetensors")
-        for name in ("autoencoder-16", "latent_diffusion-16")
+        for name in ("autoencoder-16-0", "latent_diffusion-16-0")
     )
     assert all((second[f"first.{name}"] == weight).all() for name, weight in first.items())
-    assert json.loads((project / "runs/latent_diffusion-16/evaluate/abilities.json").read_text())["Samples"] == ""
+    assert json.loads((project / "runs/latent_diffusion-16-0/evaluate/abilities.json").read_text())["Samples"] == ""
 
-    def stale(key):
-        change(project, {key: 0.32})
-        call(project, "dvc", "repro", "configure")
-        names = set(json.loads(call(project, "dvc", "status", "--json")))
-        call(project, "git", "checkout", "-q", ".")
+    def trained(recipe):
+        names = stale(project, {f"recipes.{recipe}.demo.train.kimg": 0.32})
         return {name for name in names if "train" in name}
 
-    assert stale("recipes.latent_diffusion.demo.train.kimg") == {"train_second_stage@latent_diffusion-16"}
-    both = {"train_first_stage@autoencoder-16", "train_second_stage@latent_diffusion-16"}
-    assert stale("recipes.autoencoder.demo.train.kimg") == both
+    assert trained("latent_diffusion") == {"train_second_stage@latent_diffusion-16-0"}
+    both = {"train_first_stage@autoencoder-16-0", "train_second_stage@latent_diffusion-16-0"}
+    assert trained("autoencoder") == both
+
+
+def test_a_new_seed_leaves_the_others_alone(project):
+    assert stale(project, {"seeds": [0, 1]}) == {
+        "train@vae-16-1",
+        "train@beta_vae-16-1",
+        "train_first_stage@autoencoder-16-1",
+        "train_second_stage@latent_diffusion-16-1",
+        "evaluate@vae-16-1",
+        "evaluate@beta_vae-16-1",
+        "evaluate_two_stages@autoencoder-16-1",
+        "evaluate_two_stages@latent_diffusion-16-1",
+        "report",
+    }
 
 
 def mlflow_runs(project):
@@ -151,14 +184,14 @@ def mlflow_runs(project):
 
 def test_each_run_is_one_mlflow_run_with_curves_and_figures(project):
     runs, metrics = mlflow_runs(project)
-    assert {name: runs[name] for name in SETTINGS["runs"]} == dict.fromkeys(SETTINGS["runs"], "FINISHED")
-    for name in SETTINGS["runs"]:
+    assert {name: runs[name] for name in NAMES} == dict.fromkeys(NAMES, "FINISHED")
+    for name in NAMES:
         assert {"train/autoencoder/loss", "valid/bits_per_dim", "eval/recon_mse", "eval/ood_auroc"} <= metrics[name]
 
 
 def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
     text = call(project, "dvc", "exp", "run", "-n", "lighter", "-S", "model.beta=1.2")
-    assert stages_run(text) == {"configure", "train@beta_vae-16", "evaluate@beta_vae-16", "report"}
+    assert stages_run(text) == {"configure", "train@beta_vae-16-0", "evaluate@beta_vae-16-0", "report"}
     assert "lighter" in call(project, "dvc", "exp", "show", "--only-changed", "--md")
     assert "1.2" in call(project, "dvc", "params", "diff", "--md")
     assert "recon_mse" in call(project, "dvc", "metrics", "diff", "--md")
@@ -170,14 +203,14 @@ def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
 
 
 def test_a_mistake_stops_everything_at_once_and_costs_nothing(project):
-    before = (project / "configs" / "vae-16.json").read_bytes()
+    before = (project / "configs" / "vae-16-0.json").read_bytes()
     change(project, {"recipes.vae.demo.train.kimg": -1})
     text = call(project, "dvc", "repro", ok=False)
     assert stages_run(text) == {"configure"}
     assert "error: params.yaml" in text
     assert "kimg" in text
     assert "Traceback" not in text
-    assert (project / "configs" / "vae-16.json").read_bytes() == before
+    assert (project / "configs" / "vae-16-0.json").read_bytes() == before
     call(project, "git", "checkout", "-q", "params.yaml")
 
 
@@ -193,7 +226,7 @@ def test_an_unreachable_mlflow_server_stops_a_training_before_it_begins(project)
     environment = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PYTHONPATH": "src"}
     environment.pop("VISAGE_TRACKING", None)
     done = subprocess.run(
-        [sys.executable, "stages/train.py", "vae-16"],
+        [sys.executable, "stages/train.py", "vae-16-0"],
         cwd=project, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1

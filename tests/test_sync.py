@@ -40,11 +40,11 @@ def find(home, config):
 
 def test_a_lost_run_is_rebuilt_once(home, tmp_path, config):
     config = project(tmp_path, config, seed=1)
-    done = sync_all(tmp_path, home)["vae-32"]
+    done = sync_all(tmp_path, home)["vae-32-0"]
     assert done.startswith("rebuilt, ")
     assert "6 metrics" in done  # 3 of the evaluation, 3 numbers of cost
     assert "13 points" in done  # 3 rows of kimg, lr, loss; 2 rows of kimg, bits_per_dim
-    assert sync_all(tmp_path, home) == {"vae-32": "up to date"}
+    assert sync_all(tmp_path, home) == {"vae-32-0": "up to date"}
 
     client, (run,) = find(home, config)
     assert run.info.status == "FINISHED"
@@ -61,39 +61,39 @@ def test_a_run_that_broke_off_is_completed(home, tmp_path, config):
     config = project(tmp_path, config, seed=2)
     log = Store(home, "faces").resume(Subject.of(config, CARD, None), 0)
     log.points([(0, 10, {"train/autoencoder/loss": 10.0})])
-    assert "12 points" in sync_all(tmp_path, home)["vae-32"]
+    assert "12 points" in sync_all(tmp_path, home)["vae-32-0"]
     client, (run,) = find(home, config)
     assert run.info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/autoencoder/loss")]
     assert steps == [10, 20, 30]
-    assert sync_all(tmp_path, home) == {"vae-32": "up to date"}
+    assert sync_all(tmp_path, home) == {"vae-32-0": "up to date"}
 
 
 def test_a_fresh_clone_gives_figures_and_dvc_pull_the_rest(home, tmp_path, config):
     config = project(tmp_path, config, seed=3)
     for folder in ("runs", "data"):
         (tmp_path / folder).rename(tmp_path / f"{folder}.remote")
-    assert "figures only" in sync_all(tmp_path, home)["vae-32"]
+    assert "figures only" in sync_all(tmp_path, home)["vae-32-0"]
     client, (run,) = find(home, config)
     assert run.data.metrics["eval/recon_mse"] == METRICS["recon_mse"]
     assert run.data.params["train.lr"] == str(config.train.lr)
-    assert sync_all(tmp_path, home)["vae-32"].startswith("up to date")
+    assert sync_all(tmp_path, home)["vae-32-0"].startswith("up to date")
     for folder in ("runs", "data"):
         (tmp_path / f"{folder}.remote").rename(tmp_path / folder)
-    assert "completed, " in sync_all(tmp_path, home)["vae-32"]
+    assert "completed, " in sync_all(tmp_path, home)["vae-32-0"]
     client, (run,) = find(home, config)
     assert run.data.params["data.source"] == "synthetic"
     assert len(client.get_metric_history(run.info.run_id, "train/lr")) == 3
     shutil.rmtree(tmp_path / "runs")
     shutil.rmtree(tmp_path / "data")
-    assert sync_all(tmp_path, home)["vae-32"].startswith("up to date")  # another clone, the same server
+    assert sync_all(tmp_path, home)["vae-32-0"].startswith("up to date")  # another clone, the same server
 
 
 def test_figures_of_other_weights_are_left_out(home, tmp_path, config):
     config = project(tmp_path, config, seed=4)
-    weights = tmp_path / "runs" / "vae-32" / "train" / "model.safetensors"
+    weights = tmp_path / "runs" / "vae-32-0" / "train" / "model.safetensors"
     save_file(build(config.model, config.settings, config.size).state_dict(), weights)
-    assert "figures are of other weights" in sync_all(tmp_path, home)["vae-32"]
+    assert "figures are of other weights" in sync_all(tmp_path, home)["vae-32-0"]
     _, (run,) = find(home, config)
     assert "train/lr" in run.data.metrics
     assert not any(key.startswith("eval/") for key in run.data.metrics)
@@ -101,9 +101,9 @@ def test_figures_of_other_weights_are_left_out(home, tmp_path, config):
 
 def test_results_of_other_settings_are_left_alone(home, tmp_path, config):
     config = project(tmp_path, config, seed=5)
-    path = tmp_path / "runs" / "vae-32" / "train" / "run.json"
+    path = tmp_path / "runs" / "vae-32-0" / "train" / "run.json"
     write_json(path, read_json(path) | {"config": read_json(path)["config"] | {"seed": 6}})
-    assert "trained with other settings" in sync_all(tmp_path, home)["vae-32"]
+    assert "trained with other settings" in sync_all(tmp_path, home)["vae-32-0"]
     assert find(home, config)[1] == []
 
 
@@ -111,7 +111,7 @@ def test_new_evaluation_settings_are_a_new_run(home, tmp_path, config):
     config = project(tmp_path, config, seed=7)
     sync_all(tmp_path, home)
     replace(EVALUATE, images=50).save(tmp_path / "configs")
-    assert sync_all(tmp_path, home)["vae-32"].startswith("rebuilt")
+    assert sync_all(tmp_path, home)["vae-32-0"].startswith("rebuilt")
     _, runs = find(home, config)
     assert {run.data.params["evaluate.images"] for run in runs} == {"50", "100"}
 
@@ -122,4 +122,4 @@ def test_it_names_what_is_missing(home, tmp_path, config):
     project(tmp_path, config, seed=8)
     shutil.rmtree(tmp_path / "runs")
     shutil.rmtree(tmp_path / "metrics")
-    assert sync_all(tmp_path, home) == {"vae-32": "no results here: run `dvc repro evaluate@vae-32` or `dvc pull`"}
+    assert sync_all(tmp_path, home) == {"vae-32-0": "no results here: run `dvc repro evaluate@vae-32-0` or `dvc pull`"}

@@ -123,7 +123,7 @@ def tracking():
 
 @pytest.fixture(scope="module")
 def configs(run_config):
-    return {seed: dataclasses.replace(run_config("vae"), seed=seed) for seed in range(4)}
+    return {seed: run_config("vae").seeded(seed) for seed in range(4)}
 
 
 def opened(root: Path, config, mode="train", evaluate=None) -> Tracker:
@@ -203,7 +203,7 @@ def test_a_training_that_is_killed_leaves_a_killed_run(runs):
 def test_a_run_tells_everything_about_itself(runs, configs):
     (run,) = runs(0)
     config = configs[0]
-    assert run.info.run_name == "vae-32"
+    assert run.info.run_name == "vae-32-0"
     params = run.data.params
     assert params["train.betas"] == "[0.9, 0.999]"
     assert params["model"] == "vae"
@@ -213,8 +213,17 @@ def test_a_run_tells_everything_about_itself(runs, configs):
     assert len(params) == 7 + len(config.settings) + len(dataclasses.fields(config.train)) + len(CARD)
     tags = run.data.tags
     assert tags["visage.run_key"] == config.key(CARD)
-    assert (tags["run"], tags["recipe"], tags["size"], tags["dataset"]) == ("vae-32", "vae", "32", "synthetic")
-    assert run.inputs.dataset_inputs[0].dataset.digest == tags["data_hash"][:36]
+    assert (tags["run"], tags["recipe"], tags["size"], tags["dataset"]) == ("vae-32-0", "vae", "32", "synthetic")
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert dataset.digest == tags["data_hash"][:36]
+    assert json.loads(dataset.source) == {"uri": "data/processed/train/vae-32.json"}
+
+
+def test_runs_of_one_label_are_found_together(runs, root):
+    found = runs.client.search_runs([Store(root, "faces").experiment_id], "tags.`visage.label` = 'vae-32'")
+    assert {(run.info.run_name, run.data.tags["seed"]) for run in found} == {
+        (f"vae-32-{seed}", str(seed)) for seed in range(4)
+    }
 
 
 def test_values_that_are_not_finite_stay_out_of_charts(runs):
@@ -233,8 +242,8 @@ def test_sample_grids_come_with_a_slider(runs, root):
 
 def test_training_resumes_and_evaluation_joins(root, runs, configs, tracking):
     write_run(root, configs[0])
-    out = root / "runs" / "vae-32" / "evaluate"
-    tracking.setenv("DVC_STAGE", "evaluate@vae-32")
+    out = root / "runs" / "vae-32-0" / "evaluate"
+    tracking.setenv("DVC_STAGE", "evaluate@vae-32-0")
     tracking.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     resumed = opened(root, configs[2])
     joined = opened(root, configs[0], "evaluate", EVALUATE)
@@ -255,7 +264,7 @@ def test_training_resumes_and_evaluation_joins(root, runs, configs, tracking):
     assert run.data.metrics["cost/evaluate/seconds"] == 3.0
     assert run.data.metrics["valid/bits_per_dim"] == 4.75
     assert run.data.params["evaluate.images"] == "100"
-    assert run.data.tags["evaluate.dvc_stage"] == "evaluate@vae-32"
+    assert run.data.tags["evaluate.dvc_stage"] == "evaluate@vae-32-0"
     assert any(key.startswith("system/cpu") for key in run.data.metrics)
     paths = {item.path for item in runs.client.list_artifacts(run.info.run_id, "evaluate")}
     assert paths == {"evaluate/records.json", "evaluate/samples.png"}

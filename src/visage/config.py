@@ -5,7 +5,7 @@ These are plain records; `visage.params` is what checks `params.yaml` and fills 
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -40,12 +40,12 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Exactly what one run is.
+    """Exactly what one run is: one training with one seed.
 
-    name: `<recipe>-<size>`.
+    name: `<recipe>-<size>-<seed>`, as DVC names the stages.
     model: file name under visage/models; settings: fields of its config dataclass.
     code: digest of the model's file and of all first-party code that training imports.
-    first_stage: the run in whose latents this one works, None for most.
+    first_stage: the run, of the same seed, in whose latents this one works; None for most.
     """
 
     name: str
@@ -58,6 +58,16 @@ class RunConfig:
     train: TrainConfig
     code: str
     first_stage: "RunConfig | None" = None
+
+    @property
+    def label(self) -> str:
+        """`<recipe>-<size>`: what trainings that differ in their seed alone have in common, their data card too."""
+        return f"{self.recipe}-{self.size}"
+
+    def seeded(self, seed: int) -> "RunConfig":
+        """The same run, and what it works in the latents of, trained with another seed."""
+        first = self.first_stage and self.first_stage.seeded(seed)
+        return replace(self, name=f"{self.label}-{seed}", seed=seed, first_stage=first)
 
     @classmethod
     def load(cls, name: str, folder: Path = CONFIGS) -> Self:
@@ -80,7 +90,7 @@ class RunConfig:
     def key(self, card: dict[str, Any]) -> str:
         """Hex digest of everything that decides what a training yields: this config, with its code, and its data.
 
-        card: `data/processed/train/<name>.json`, the hashes of the arrays.
+        card: `data/processed/train/<label>.json`, the hashes of the arrays.
         """
         identity = json.dumps([asdict(self), card], sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()
@@ -88,7 +98,7 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateConfig:
-    """How every run is measured; the fields are those of `evaluate` in params.yaml, and the seed."""
+    """How every run is measured; the fields are those of `evaluate` in params.yaml, and the top-level seed."""
 
     images: Annotated[int, Ge(0)]
     ood_images: Annotated[int, Ge(0)]
@@ -97,6 +107,10 @@ class EvaluateConfig:
     samples: Annotated[int, Ge(1)]
     gallery: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(100)]
+    suite_images: Annotated[int, Ge(1)]
+    importance_draws: Annotated[int, Ge(1)]
+    quality_samples: Annotated[int, Ge(2)]
+    inception: str | None
     seed: int
 
     @classmethod
@@ -165,7 +179,7 @@ class PreprocessConfig:
 
     crop: (left, top, right, bottom) in pixels of the 178x218 original.
     limit: images per split, 0 = all.
-    runs: every `<recipe>-<size>` that could be trained on these arrays; each gets a card of the data it depends on.
+    runs: the label of every run that could be trained on these arrays; each gets a card of the data it depends on.
     """
 
     sizes: tuple[int, ...]
@@ -188,8 +202,39 @@ class PreprocessConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributeNetworkConfig:
+    """How the network is trained whose features judge samples; `attribute_network` of params.yaml.
+
+    sizes: image sizes in pixels, each of which gets a network.
+    runs: the label of every run that could be judged by them; each gets a card of the network it depends on.
+    kimg: length of the training in thousands of images shown; lr: learning rate of Adam.
+    seed: the top-level one, alike for the runs of every seed.
+    """
+
+    sizes: tuple[int, ...]
+    runs: tuple[str, ...]
+    kimg: Annotated[float, Gt(0)]
+    batch_size: Annotated[int, Ge(2)]
+    lr: Annotated[float, Gt(0), Lt(1)]
+    seed: int
+
+    @classmethod
+    def load(cls, folder: Path = CONFIGS) -> Self:
+        """Read `configs/attribute_network.json`."""
+        raw: dict[str, Any] = read_json(folder / "attribute_network.json")
+        return cls(**raw | {"sizes": tuple(raw["sizes"]), "runs": tuple(raw["runs"])})
+
+    def save(self, folder: Path = CONFIGS) -> None:
+        """Write `configs/attribute_network.json`."""
+        write_json(folder / "attribute_network.json", asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
 class ReportConfig:
-    """What the report shows: the runs, in the order of params.yaml (a folder may hold results of earlier ones)."""
+    """What the report shows: the names of the runs, label by label in the order of params.yaml, then seed by seed.
+
+    They are listed because a folder may hold results of earlier ones.
+    """
 
     runs: tuple[str, ...]
 

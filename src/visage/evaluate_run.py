@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from visage.config import EvaluateConfig, RunConfig, RuntimeConfig
-from visage.data.arrays import PROCESSED
 from visage.evaluation.evaluate import evaluate
 from visage.files import replacing_folder, write_json
 from visage.tracking import Tracker
@@ -33,8 +32,9 @@ def evaluate_run(
         model = model.to(device).to(memory_format=torch.channels_last)
         out = root / "runs" / config.name / "evaluate"
         with replacing_folder(out) as folder:
-            result = evaluate(model, config, settings, root / PROCESSED, folder, device)
+            result = evaluate(model, config, settings, root / "data", folder, device)
         cost = result.cost | footprint(device, torch.float32)
         write_json(root / "metrics" / f"{config.name}.json", result.metrics)
         write_json(root / "metrics" / "cost" / "evaluate" / f"{config.name}.json", cost)
         tracker.finish_evaluation(out, result.metrics, cost)
+        tracker.tags({f"tripwire.{wire.name}": f"{wire.verdict}: {wire.text}" for wire in result.tripwires})

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from visage.config import (
+    AttributeNetworkConfig,
     DownloadConfig,
     EvaluateConfig,
     PreprocessConfig,
@@ -150,6 +151,7 @@ class Params(Section):
     """params.yaml, checked key by key. What depends on several sections is checked by `resolve`."""
 
     seed: Annotated[int, Ge(0)]
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
     scale: Literal["demo", "full"]
     runs: list[str]
     latent_sizes: list[Annotated[int, Ge(8)]]
@@ -159,8 +161,16 @@ class Params(Section):
     train: dict[str, Any]
     model: dict[str, Setting]
     recipes: Annotated[dict[str, Recipe], MinLen(1)]
+    attribute_network: dict[str, Any]
     evaluate: dict[str, Any]
     runtime: dict[str, Any]
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if doubled := [seed for seed in seeds if seeds.count(seed) > 1]:
+            raise ValueError(f"{doubled[0]} stands there twice: a training is named by its seed")
+        return seeds
 
 
 def load(path: Path) -> Params:
@@ -180,17 +190,17 @@ def load(path: Path) -> Params:
 
 
 def resolve(params: Params, source: Path) -> list[RunConfig]:
-    """One config for each entry of `runs`, then for the two stages of each of `latent_sizes`.
+    """One config for each seed of each entry of `runs`, then of the two stages of each of `latent_sizes`.
 
     source: the folder that holds the package `visage`, whose code is part of what a run is.
 
     Raises:
         UserError: an entry names no recipe or a size that is not made, or its settings do not fit its model.
     """
-    names = params.runs + [f"{recipe}-{size}" for size in params.latent_sizes for recipe in LATENT_RECIPES]
-    if not names:
+    labels = params.runs + [f"{recipe}-{size}" for size in params.latent_sizes for recipe in LATENT_RECIPES]
+    if not labels:
         raise UserError("params.yaml: runs and latent_sizes are both empty: there is nothing to train")
-    doubled = {run for run in names if names.count(run) > 1}
+    doubled = {label for label in labels if labels.count(label) > 1}
     if doubled:
         raise UserError(f"params.yaml: runs, with what latent_sizes adds: {min(doubled)} stands there twice")
     for name, recipe in params.recipes.items():
@@ -199,17 +209,18 @@ def resolve(params: Params, source: Path) -> list[RunConfig]:
                 raise UserError(
                     f"params.yaml: recipes.{name}.uses: {knob} is not a key of `model`{_hint(knob, params.model)}"
                 )
-    runs = [_resolve_run(params, run, source) for run in names]
+    runs = [_resolve_run(params, label, source) for label in labels]
     for run in runs:
         if run.first_stage and run.size not in params.latent_sizes:
             raise UserError(
-                f"params.yaml: runs: {run.name} works in the latents of {run.first_stage.name}: take it out and put "
+                f"params.yaml: runs: {run.label} works in the latents of {run.first_stage.label}: take it out and put "
                 f"{run.size} into latent_sizes, which trains both, one after the other"
             )
-    return runs
+    return [run.seeded(seed) for run in runs for seed in params.seeds]
 
 
 def _resolve_run(params: Params, run: str, source: Path) -> RunConfig:
+    """The config of one label with the first seed."""
     match = RUN.fullmatch(run)
     if not match:
         raise UserError(f"params.yaml: runs: {run!r} is not <recipe>-<size>, such as vae-32")
@@ -234,11 +245,11 @@ def _resolve_run(params: Params, run: str, source: Path) -> RunConfig:
     model = _check_model(kind, recipe.model, settings, size, first, where=f"{where}.model")
     _check_attributes(model.attributes, params.data, run, where=f"{where}.model")
     return RunConfig(
-        name=run,
+        name=f"{run}-{params.seeds[0]}",
         recipe=name,
         size=size,
         scale=params.scale,
-        seed=params.seed,
+        seed=params.seeds[0],
         model=recipe.model,
         settings=dict(settings),
         train=train,
@@ -298,18 +309,21 @@ def write_configs(params: Params, runs: Sequence[RunConfig], folder: Path) -> No
         seed=params.seed,
     )
     crop = preprocess.crop
+    labels = tuple(f"{recipe}-{size}" for recipe in params.recipes for size in preprocess.sizes)
     arrays = PreprocessConfig(
         sizes=tuple(preprocess.sizes),
         crop=(crop.left, crop.top, crop.right, crop.bottom),
         filter=preprocess.filter,
         max_bad_share=preprocess.max_bad_share,
         limit=data.limit,
-        runs=tuple(f"{recipe}-{size}" for recipe in params.recipes for size in preprocess.sizes),
+        runs=labels,
     )
+    judged = {"sizes": preprocess.sizes, "runs": list(labels), "seed": params.seed}
+    judge = _check(AttributeNetworkConfig, params.attribute_network | judged, where="params.yaml: attribute_network")
     evaluate = _check(EvaluateConfig, params.evaluate | {"seed": params.seed}, where="params.yaml: evaluate")
     runtime = _check(RuntimeConfig, params.runtime, where="params.yaml: runtime")
     report = ReportConfig(runs=tuple(run.name for run in runs))
-    for config in (download, arrays, evaluate, runtime, report):
+    for config in (download, arrays, judge, evaluate, runtime, report):
         config.save(folder)
     for run in runs:
         run.save(folder)

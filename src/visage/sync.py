@@ -71,7 +71,7 @@ def sync_run(store: Store, config: RunConfig, root: Path) -> str:
 
 
 def _open(store: Store, config: RunConfig, root: Path, metrics: Mapping[str, Any] | None) -> RunLog:
-    card = _json(root / "data" / "processed" / "train" / f"{config.name}.json") or {}
+    card = _json(root / "data" / "processed" / "train" / f"{config.label}.json") or {}
     settings = EvaluateConfig.load(root / "configs") if metrics is not None else None
     subject = Subject.of(config, card, settings)
     log = store.find(subject, evaluation_results(metrics or {})) if not card else None

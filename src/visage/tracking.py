@@ -1,4 +1,4 @@
-"""MLflow as a view of what git and DVC hold: one MLflow run for every run and size, found by a tag.
+"""MLflow as a view of what git and DVC hold: one MLflow run for every run, size and seed, found by a tag.
 
 Importing MLflow takes five seconds of pure Python. In a thread that would stall the training for most of them, so a
 second process does it: `Tracker` hands events through a pipe to `python -m visage.tracking`, which opens the run and
@@ -49,6 +49,8 @@ Mode = Literal["train", "evaluate"]
 RUN_KEY = "visage.run_key"
 CONFIG_KEY = "visage.config_key"
 """As the run key, without the data: finds a run in a clone that does not have the data."""
+LABEL = "visage.label"
+"""`RunConfig.label`, by which runs are grouped that differ in their seed alone."""
 REASON = "visage.reason"
 """Why a run failed or was killed."""
 
@@ -167,13 +169,20 @@ class Subject:
     def of(cls, config: RunConfig, card: Mapping[str, Any], evaluate: EvaluateConfig | None) -> Self:
         """Describe a run.
 
-        card: `data/processed/train/<run>.json`, empty where it is not known.
+        card: `data/processed/train/<label>.json`, empty where it is not known.
         evaluate: how the run is measured; None in training.
         """
         settings = asdict(config)
         settings["model"] = {"": settings["model"]} | settings.pop("settings")
         nested = settings | {"data": dict(card)} | ({} if evaluate is None else {"evaluate": asdict(evaluate)})
-        tags = {"run": config.name, "recipe": config.recipe, "size": str(config.size), "scale": config.scale}
+        tags = {
+            "run": config.name,
+            LABEL: config.label,
+            "recipe": config.recipe,
+            "size": str(config.size),
+            "seed": str(config.seed),
+            "scale": config.scale,
+        }
         dataset = None
         if card:
             digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
@@ -253,7 +262,7 @@ class Tracker:
     ) -> Self:
         """Check the store, and begin to open the run without waiting for it. VISAGE_TRACKING=off tracks nothing.
 
-        card: `data/processed/train/<run>.json`.
+        card: `data/processed/train/<label>.json`.
         root: the project's root (DVC_ROOT), which holds the default store.
         mode: training resumes or starts a run; evaluation joins it, or starts one where there is none, or where the one
             there is was measured with other settings.
@@ -429,7 +438,7 @@ class Store:
         log.describe(subject)
         if subject.dataset is not None:
             title, digest = subject.dataset
-            source = json.dumps({"uri": f"data/processed/train/{subject.name}.json"})
+            source = json.dumps({"uri": f"data/processed/train/{subject.tags[LABEL]}.json"})
             dataset = Dataset(title, digest[:LONGEST_DIGEST], source_type="local", source=source)
             inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
             self.client.log_inputs(run.info.run_id, inputs)

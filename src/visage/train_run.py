@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from visage.config import RunConfig, RuntimeConfig
 from visage.data.arrays import Faces
+from visage.evaluation.flops import flops_per_iteration
 from visage.evaluation.preview import preview
 from visage.evaluation.validation import validation_bits_per_dim
 from visage.files import write_json
@@ -89,7 +90,9 @@ def train_run(
         )
         out = root / "runs" / config.name / "train"
         write_outputs(out, config, training, outcome, checkpoint.folder)
+        operations = flops_per_iteration(model, feed.next()) * training.step
         cost = {
+            "train_pflop": float(f"{operations / 1e15:.4g}"),
             "seconds": round(outcome.log.seconds, 1),
             "images_per_second": round(training.images_shown / outcome.log.seconds, 1),
             **footprint(device, precision),

@@ -2,21 +2,13 @@ import json
 
 import numpy as np
 import pytest
-from small_models import SIZE
+import torch
+from small_models import NO_NETWORK, SIZE, make_images
 
-from visage.config import EvaluateConfig, RunConfig, TrainConfig
+from visage.attribute_network import make_attribute_networks
+from visage.config import AttributeNetworkConfig, EvaluateConfig, RunConfig, TrainConfig
 
 NAMES = ["Bald", "Eyeglasses", "Smiling"]
-
-
-def make_images(n, seed, size=SIZE):
-    """Smooth colour gradients, never quite black or white."""
-    rng = np.random.default_rng(seed)
-    corners = rng.uniform(20, 235, (n, 2, 2, 3))
-    t = np.linspace(0, 1, size)[:, None]
-    rows = corners[:, 0, None] * (1 - t)[..., None] + corners[:, 1, None] * t[..., None]
-    images = rows[:, :, :1] * (1 - t)[None, None] + rows[:, :, 1:] * t[None, None]
-    return images.round().astype(np.uint8)
 
 
 @pytest.fixture
@@ -32,13 +24,24 @@ def grey_images():
 @pytest.fixture
 def run():
     train = TrainConfig(1, 2, "adam", 0.1, {}, (0.9, 0.99), 0, "constant", 0, 0, 0, 0, False, "fp32", 1, 1)
-    return RunConfig(f"small-{SIZE}", "small", SIZE, "demo", 0, "small", {}, train, "")
+    return RunConfig(f"small-{SIZE}-0", "small", SIZE, "demo", 0, "small", {}, train, "")
 
 
 @pytest.fixture
 def settings():
     return EvaluateConfig(
-        images=16, ood_images=0, draws=2, network_calls=32, samples=10, gallery=6, bootstrap=100, seed=5
+        images=16,
+        ood_images=0,
+        draws=2,
+        network_calls=32,
+        samples=10,
+        gallery=6,
+        bootstrap=100,
+        suite_images=6,
+        importance_draws=2,
+        quality_samples=8,
+        inception=None,
+        seed=5,
     )
 
 
@@ -62,5 +65,23 @@ def processed(tmp_path, images, grey_images, run):
             factor_names=np.array([], np.str_),
         )
     np.save(folder / str(SIZE) / "ood.npy", grey_images)
-    (folder / "evaluate" / f"{run.name}.json").write_text(json.dumps({"data_hash": "abc123"}))
+    (folder / "evaluate" / f"{run.label}.json").write_text(json.dumps({"data_hash": "abc123"}))
     return folder
+
+
+@pytest.fixture
+def data(processed, run):
+    """The project's data, without a network that judges samples."""
+    folder = processed.parent / "attribute_network"
+    folder.mkdir()
+    (folder / f"{run.label}.json").write_text(json.dumps({"size": SIZE, "weights_hash": "", "why_not": NO_NETWORK}))
+    return processed.parent
+
+
+@pytest.fixture
+def judged_data(processed, run):
+    """The same with one, hardly trained: what matters is that it is one and the same function of images."""
+    config = AttributeNetworkConfig((SIZE,), (run.label,), kimg=0.1, batch_size=8, lr=0.01, seed=0)
+    out = processed.parent / "attribute_network"
+    make_attribute_networks(config, processed, out, torch.device("cpu"))
+    return processed.parent

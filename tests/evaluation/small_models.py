@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
@@ -12,6 +13,17 @@ from visage.models.base import Bound, Encodes, GenerativeModel, HasBound, HasLog
 
 SIZE = 16
 DIMS = 3 * SIZE * SIZE
+NO_NETWORK = "there is no network here"
+
+
+def make_images(n, seed, size=SIZE):
+    """Smooth colour gradients, never quite black or white."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(20, 235, (n, 2, 2, 3))
+    t = np.linspace(0, 1, size)[:, None]
+    rows = corners[:, 0, None] * (1 - t)[..., None] + corners[:, 1, None] * t[..., None]
+    images = rows[:, :, :1] * (1 - t)[None, None] + rows[:, :, 1:] * t[None, None]
+    return images.round().astype(np.uint8)
 
 
 class Small(GenerativeModel):
@@ -97,6 +109,9 @@ class LinearVAE(Small):
         log_likelihood = Independent(Normal(0.5 + z @ self.w.T, self.sigma), 1).log_prob(y)
         prior = Independent(Normal(torch.zeros_like(z), 1.0), 1).log_prob(z)
         return Bound(quantization_nats(y.shape[1]) - log_likelihood, q.log_prob(z) - prior)
+
+    def log_weight(self, x, generator):
+        return self.bound(x, generator).elbo  # its rate is sampled, not in closed form
 
     def log_density(self, y):
         """The exact marginal, by another way than the bound: the covariance of y."""

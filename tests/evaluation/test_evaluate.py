@@ -5,23 +5,50 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import DIMS, SIZE, Brighter, Identity, LinearVAE, Normalised, OnlySamples, Undecided, Uniform
+from small_models import (
+    DIMS,
+    NO_NETWORK,
+    SIZE,
+    Brighter,
+    Identity,
+    LinearVAE,
+    Normalised,
+    OnlySamples,
+    Undecided,
+    Uniform,
+)
 
 from visage.errors import UserError
 from visage.evaluation.evaluate import evaluate
 from visage.evaluation.records import load_records, model_hash
+from visage.evaluation.suite import SUITE
 
 CPU = torch.device("cpu")
+PLACES = ("worst", "median", "best")
 EXTRA = ["masked_mse", "cycle_mse_a", "cycle_mse_b"]
-FIGURES = ["recon_mse", "psnr", "ssim", "bits_per_dim", *EXTRA, "elbo", "distortion", "rate", "ood_auroc"]
-BASELINES = ["grey", "dark", "zeros", "png_large", "png_small", "pixel_gaussian"]
+RECONSTRUCTION = ["recon_mse", "psnr", "ssim"]
+LIKELIHOOD = ["bits_per_dim", "bits_per_dim_iw", "elbo", "distortion", "rate"]
+BOARD = ["ood_auroc", "ood_aupr", "ood_fpr95"]
+SUITE_NAMES = [*SUITE, "rare"]
+SAMPLES = ["fd_attr128", "fd_attr128_floor", "kd_attr128", "precision", "recall", "density", "coverage", "memorization"]
+PIXELS = ["fd_pix64", "memorization_pixels"]
+INCEPTION = ["fid", "kid", "inception_score"]
+OBEDIENCE = ["attribute_auroc", "translation_success_a", "translation_success_b"]
+CODES = ["probe_auroc", "probe_pixels", "path_smoothness"]
+DISENTANGLED = ["mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness"]
+BASELINES = ["grey", "dark", "zeros", "png_large", "png_small", "pixel_gaussian", "pca_error"]
+EVERY = [
+    *RECONSTRUCTION, *LIKELIHOOD, *EXTRA, "inverse_error", *BOARD, *(f"suite/{name}" for name in SUITE_NAMES),
+    *(f"ood_baseline/{name}" for name in BASELINES), *SAMPLES, *PIXELS, *INCEPTION, *OBEDIENCE, *CODES, *DISENTANGLED,
+]  # fmt: skip
+"""What stands in every evaluation, as a figure or as the reason why there is none."""
 
 
 @pytest.fixture
-def measured(run, settings, processed, tmp_path):
+def measured(run, settings, data, tmp_path):
     def call(model, name="out", **changes):
         out = tmp_path / name
-        return evaluate(model, run, dataclasses.replace(settings, **changes), processed, out, CPU, progress=False), out
+        return evaluate(model, run, dataclasses.replace(settings, **changes), data, out, CPU, progress=False), out
 
     return call
 
@@ -37,10 +64,13 @@ def files(folder):
 def test_a_model_that_can_do_everything(measured, images, grey_images):
     result, out = measured(LinearVAE())
     records = by_name(result)
-    own = ["nll", "recon", "typicality", "length", "darkness"]
-    assert list(records) == FIGURES + [f"ood/{name}" for name in own] + [f"ood_baseline/{name}" for name in BASELINES]
-    assert {record.name for record in result.records if record.value is None} == set(EXTRA)
-    assert {records[name].n for name in FIGURES[:-1] if name not in EXTRA} == {16}
+    own = ["nll", "recon", "length", "darkness", "typicality", "complexity", "dose", "mahalanobis"]
+    assert sorted(records) == sorted(EVERY + [f"ood/{name}" for name in own])
+    assert next(name for name in records if name.startswith("ood/")) == "ood/nll"  # the one that speaks for the model
+    missing = {record.name for record in result.records if record.value is None}
+    without = {*EXTRA, "inverse_error", "suite/rare"}
+    assert missing == {*without, *SAMPLES, *INCEPTION, *OBEDIENCE, "path_smoothness", *DISENTANGLED}
+    assert {records[name].n for name in RECONSTRUCTION + LIKELIHOOD if name != "bits_per_dim_iw"} == {16}
     assert records["ood_auroc"].n == 16 + len(grey_images)
     assert records["ood_auroc"].value == records["ood/nll"].value
     assert records["ood_auroc"].note.startswith("score: nll")
@@ -50,11 +80,20 @@ def test_a_model_that_can_do_everything(measured, images, grey_images):
     assert records["bits_per_dim"].value == pytest.approx(-records["elbo"].value / DIMS / np.log(2))
     assert all(record.ci95[0] <= record.value <= record.ci95[1] for record in result.records if record.ci95)
     assert {record.data_hash for record in result.records} == {"abc123"}
+    assert records["suite/hflip"].n == 16 + 6
+    assert {records[name].note for name in SAMPLES} == {NO_NETWORK}
     assert load_records(out / "records.json") == result.records
 
     assert result.metrics["ood_baseline"]["grey"] == 1.0
     assert result.metrics["recon_mse"] == pytest.approx(records["recon_mse"].value, rel=1e-5)
-    assert {"seconds", "images_per_second", "sample_seconds_per_64"} <= set(result.cost)
+    assert {"seconds", "images_per_second", "sample_seconds_per_64", "sample_gflop"} <= set(result.cost)
+
+
+def test_gradients_are_scored_where_enough_of_them_can_be_afforded(measured):
+    result, out = measured(LinearVAE(), network_calls=9 * 2 * 16 - 1)
+    assert by_name(result)["ood/gradient"].n == 16 + 10
+    assert (np.load(out / "scores.npz")["test/gradient"] > 0).all()
+    assert "ood/gradient" not in by_name(measured(LinearVAE(), network_calls=9 * 16 - 1)[0])
 
 
 def test_its_files(measured, images, grey_images):
@@ -67,9 +106,12 @@ def test_its_files(measured, images, grey_images):
         "interpolation.png": (9, 6),
         "inference.png": (8, 2),
         "ood_lowest.png": (8, 2),
-        "failures.png": (6, 2),
+        **{
+            f"{place}_{key}.png": (6, rows) for place in PLACES for key, rows in (("recon_mse", 2), ("bits_per_dim", 2))
+        },
     }
-    assert files(out) == {*pictures, "records.json", "scores.npz", "pictures.json", "failures.json", "abilities.json"}
+    written = ["records", "pictures", "failures", "abilities", "tripwires", "enrichment", "suite"]
+    assert files(out) == {*pictures, "scores.npz", *(f"{name}.json" for name in written)}
     tile = 96 + 2
     for name, (columns, rows) in shapes.items():
         assert Image.open(out / name).size == (columns * tile - 2, rows * tile - 2)
@@ -83,9 +125,13 @@ def test_its_files(measured, images, grey_images):
     assert scores["ood/recon"].shape == (len(grey_images),)
     assert scores["ood_baseline/grey"].tolist() == [0.0] * len(grey_images)
 
-    failures = json.loads((out / "failures.json").read_text())
+    galleries = json.loads((out / "failures.json").read_text())
+    assert [(g["measure"], g["place"]) for g in galleries] == [
+        (measure, place) for measure in ("recon_mse", "bits_per_dim") for place in PLACES
+    ]
+    failures = galleries[0]
     worst = np.argsort(-scores["test/recon"])[:6]
-    assert failures["measure"] == "reconstruction error"
+    assert failures["title"] == "reconstruction error"
     assert [face["row"] for face in failures["faces"]] == rows[worst].tolist()
     assert [face["value"] for face in failures["faces"]] == scores["test/recon"][worst].tolist()
     assert [face["image_id"] for face in failures["faces"]] == [f"{row:06}.jpg" for row in rows[worst]]
@@ -94,7 +140,7 @@ def test_its_files(measured, images, grey_images):
 def test_the_gallery_names_the_attributes_that_are_set(measured, processed):
     _, out = measured(LinearVAE())
     labels = np.load(processed / "labels" / "test.npz")
-    for face in json.loads((out / "failures.json").read_text())["faces"]:
+    for face in json.loads((out / "failures.json").read_text())[0]["faces"]:
         assert face["attributes"] == labels["names"][labels["attributes"][face["row"]] == 1].tolist()
 
 
@@ -107,7 +153,7 @@ def test_pictures_show_what_they_say(measured, images, grey_images):
 
     rows = scores["test_index"]
     assert np.array_equal(tile("reconstructions.png", 0, 3), images[rows[3]])
-    assert np.array_equal(tile("failures.png", 0, 0), images[rows[scores["test/recon"].argmax()]])
+    assert np.array_equal(tile("worst_recon_mse.png", 0, 0), images[rows[scores["test/recon"].argmax()]])
     assert np.array_equal(tile("inference.png", 0, 0), images[rows[scores["test/nll"].argmin()]])
     assert np.array_equal(tile("inference.png", 1, 7), images[rows[scores["test/nll"].argmax()]])
     assert np.array_equal(tile("ood_lowest.png", 0, 0), grey_images[scores["ood_index"][scores["ood/nll"].argmin()]])
@@ -123,20 +169,30 @@ def test_the_same_again_gives_the_same_bytes(measured):
 def test_a_model_that_only_samples(measured):
     result, out = measured(OnlySamples())
     records = by_name(result)
-    assert list(records) == FIGURES + [f"ood_baseline/{name}" for name in BASELINES]
-    assert {name: records[name].note for name in FIGURES} == {
-        **dict.fromkeys(["recon_mse", "psnr", "ssim"], "has no encoder"),
-        **dict.fromkeys(["bits_per_dim", "elbo", "distortion", "rate"], "defines no density"),
+    assert sorted(records) == sorted(EVERY)
+    without = {record.name: record.note for record in result.records if record.value is None}
+    two_kinds = ["cycle_mse_a", "cycle_mse_b", "translation_success_a", "translation_success_b"]
+    assert without == {
+        **dict.fromkeys(RECONSTRUCTION, "has no encoder"),
+        **dict.fromkeys(LIKELIHOOD, "defines no density"),
         "masked_mse": "is not trained to fill in hidden parts",
-        **dict.fromkeys(["cycle_mse_a", "cycle_mse_b"], "learns one kind of image, not the way between two"),
-        "ood_auroc": "scores nothing",
+        **dict.fromkeys(two_kinds, "learns one kind of image, not the way between two"),
+        "inverse_error": "no exactly invertible map",
+        **dict.fromkeys([*BOARD, *(f"suite/{name}" for name in SUITE_NAMES)], "scores nothing"),
+        **dict.fromkeys(SAMPLES, NO_NETWORK),
+        **dict.fromkeys(INCEPTION, "no Inception weights: name their file in evaluate.inception, or `download`"),
+        "attribute_auroc": "learns from images alone and knows no attributes",
+        "probe_auroc": "has no encoder",
+        "path_smoothness": NO_NETWORK,
+        **dict.fromkeys(DISENTANGLED, "the factors behind the faces are known for drawn faces only"),
     }
-    assert files(out) == {"records.json", "scores.npz", "pictures.json", "samples.png", "abilities.json"}
+    assert "failures.json" not in files(out)
+    assert json.loads((out / "enrichment.json").read_text()) == []
     abilities = json.loads((out / "abilities.json").read_text())
     assert abilities["Samples"] == ""
     assert abilities["Encodes"] == "has no encoder"
     assert abilities["Translates"] == "learns one kind of image, not the way between two"
-    assert list(result.metrics) == ["ood_baseline"]
+    assert set(result.metrics) == {"ood_baseline", "fd_pix64", "memorization_pixels", "probe_pixels", "tripwires"}
 
 
 def test_a_density_alone(measured):
@@ -148,7 +204,8 @@ def test_a_density_alone(measured):
     assert records["elbo"].note == "the model has no variational bound"
     assert records["ood_auroc"].value == 0.5
     assert "inverted" not in records["ood_auroc"].note
-    assert json.loads((out / "failures.json").read_text())["measure"] == "bits per dimension"
+    assert json.loads((out / "failures.json").read_text())[0]["title"] == "bits per dimension"
+    assert records["bits_per_dim_iw"].value == pytest.approx(8, abs=1e-12)
     assert "samples.png" not in files(out)
     assert "sample_seconds_per_64" not in result.cost
 
@@ -173,7 +230,10 @@ def test_a_broken_likelihood_is_reported_not_raised(measured):
     assert records["bits_per_dim"].kind == "undefined"
     assert "not finite" in records["bits_per_dim"].note
     assert "NaN" in records["ood_auroc"].note
-    assert len(json.loads((out / "failures.json").read_text())["faces"]) == 6
+    assert len(json.loads((out / "failures.json").read_text())[0]["faces"]) == 6
+    verdicts = {wire["name"]: wire["verdict"] for wire in json.loads((out / "tripwires.json").read_text())}
+    assert verdicts["non_finite"] == "tripped"
+    assert result.metrics["tripwires"]["non_finite"] == 1
 
 
 def test_all_images_where_none_are_counted(measured, images):
@@ -182,7 +242,7 @@ def test_all_images_where_none_are_counted(measured, images):
 
 
 def test_missing_data_is_a_users_error(measured, processed, run):
-    (processed / "evaluate" / f"{run.name}.json").unlink()
+    (processed / "evaluate" / f"{run.label}.json").unlink()
     with pytest.raises(UserError, match=r"small-16\.json is missing: run `dvc repro preprocess`"):
         measured(LinearVAE())
     (processed / str(SIZE) / "ood.npy").unlink()

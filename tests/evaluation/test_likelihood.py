@@ -4,7 +4,7 @@ import torch
 from small_models import DIMS, SIZE, FactorisedLogistic, Identity, LinearVAE, OnlySamples, Uniform
 
 from visage.evaluation.batches import torch_generator
-from visage.evaluation.likelihood import log_likelihood
+from visage.evaluation.likelihood import importance_weighted, log_likelihood, tightened
 from visage.evaluation.validation import validation_bits_per_dim
 from visage.maths import noise
 from visage.maths.pixels import dequantize, to_float
@@ -15,6 +15,17 @@ CPU = torch.device("cpu")
 def ask(model, images, draws=1, batch_size=7, seed=0):
     with torch.no_grad():
         return log_likelihood(model.eval(), images, draws=draws, seed=seed, device=CPU, batch_size=batch_size)
+
+
+def weigh(model, images, draws):
+    with torch.no_grad():
+        return importance_weighted(model.eval(), images, draws=draws, seed=4, device=CPU, batch_size=7)
+
+
+def ask_from(model, images, stream):
+    """The bound with the noise of a named stream."""
+    with torch.no_grad():
+        return model.bound(to_float(torch.from_numpy(images)), torch_generator(4, stream)).elbo.numpy()
 
 
 def test_the_uniform_model_has_exactly_8_bits_per_dimension(images):
@@ -89,3 +100,46 @@ def test_validation_is_the_mean_of_one_draw_and_repeats(images):
     assert len(values) == 1
     assert values.pop() == pytest.approx(expected, rel=1e-9)
     assert images[0].shape == (SIZE, SIZE, 3)
+
+
+def test_weights_of_the_true_posterior_are_all_alike(images):
+    """log p(x, z) - log q(z | x) is log p(x) whatever z is; only the dequantisation noise still tightens."""
+    model = LinearVAE()
+    found = weigh(model, images[:4], draws=1)
+    assert found.nats == pytest.approx(ask_from(model, images[:4], "importance 0"))
+    assert found.effective == pytest.approx(1)
+    assert found.kind == "upper_bound"
+
+
+def test_averaging_weights_tightens_dequantisation_towards_the_probability_of_the_bin(images):
+    """E log p <= log E p: with many draws the mean weight is the probability of the 8-bit values themselves."""
+    model = FactorisedLogistic()
+    v = images[:3].astype(np.float64)
+
+    def cdf(y):
+        return 1 / (1 + np.exp(-(y - model.mean) / model.scale))
+
+    exact = np.log(cdf((v + 1) / 256) - cdf(v / 256)).sum((1, 2, 3))
+    tight = weigh(model, images[:3], draws=256)
+    assert tight.nats == pytest.approx(exact, abs=0.1)  # one draw is 0.3 nats off
+    assert tight.kind == "exact"
+    assert "256 draws" in tight.note
+
+
+def test_more_draws_never_loosen_in_expectation():
+    """E log (1/K) sum w rises with K (Burda et al. 2016, theorem 1), here for log-normal weights with E w = 1."""
+    spread = 1.0
+    log_w = spread * torch.randn(64, 4000, generator=torch.Generator().manual_seed(0)).double() - spread**2 / 2
+    means = [float(tightened(log_w[:k])[0].mean()) for k in (1, 4, 16, 64)]
+    assert means == sorted(means)
+    assert means[0] == pytest.approx(-(spread**2) / 2, abs=3 * spread / 4000**0.5)
+    assert means[-1] == pytest.approx(0, abs=0.03)
+    weights = log_w.exp()
+    effective = weights.sum(0) ** 2 / weights.square().sum(0)
+    assert torch.allclose(tightened(log_w)[1], effective)
+    assert float(tightened(torch.zeros(7, 1).double())[1]) == pytest.approx(7)
+
+
+def test_models_without_weights_have_none(images):
+    assert weigh(OnlySamples(), images[:2], draws=2) is None
+    assert weigh(Identity(), images[:2], draws=2) is None

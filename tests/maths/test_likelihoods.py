@@ -9,6 +9,7 @@ from visage.maths.likelihoods import (
     discretized_logistic_log_prob,
     gaussian_log_density,
     laplace_log_density,
+    sampled_standard_normal_kl,
     standard_normal_kl,
 )
 
@@ -109,3 +110,13 @@ def test_kl_is_that_of_torch_and_of_sampling():
 def test_kl_is_zero_only_at_the_prior():
     assert standard_normal_kl(torch.zeros(3), torch.zeros(3)).tolist() == [0, 0, 0]
     assert standard_normal_kl(torch.tensor(0.0), torch.tensor(math.log(4.0))).item() == pytest.approx(1.5 - math.log(2))
+
+
+def test_sampled_kl_is_that_of_torch_at_each_draw_and_the_kl_in_the_mean():
+    mean, logvar, eps = normal(20), normal(20, seed=1), normal(50_000, 20, seed=2)
+    q, p = Normal(mean, (0.5 * logvar).exp()), Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    z = mean + (0.5 * logvar).exp() * eps
+    draws = sampled_standard_normal_kl(mean, logvar, eps)
+    torch.testing.assert_close(draws, q.log_prob(z) - p.log_prob(z), rtol=1e-10, atol=1e-10)
+    total = draws.sum(1)
+    assert abs(total.mean() - kl_divergence(q, p).sum()) < 3 * total.std() / math.sqrt(len(total))

@@ -33,6 +33,14 @@ def test_dequantised_values_fall_into_their_own_bin(u):
     assert torch.equal((256 * y).floor().to(torch.uint8), ALL.permute(0, 3, 1, 2))
 
 
+def test_levels_are_rounded_to_the_bit_and_have_the_gradient_of_what_is_rounded():
+    x = (3 * torch.rand(10_000, generator=torch.Generator().manual_seed(0)) - 1.5).requires_grad_()
+    v = pixels.levels(x)
+    assert torch.equal(v, ((x + 1) * 127.5).round())
+    (gradient,) = torch.autograd.grad(v.sum(), x)
+    assert torch.equal(gradient, torch.full_like(x, 127.5))
+
+
 @pytest.mark.parametrize("draw", [noise.randn, noise.rand])
 def test_image_i_gets_the_same_noise_whatever_n_is(draw):
     one, many = (draw(n, (3, 4, 4), torch.Generator().manual_seed(5)) for n in (2, 7))

@@ -105,3 +105,18 @@ def test_published_size():
 def test_images_that_cannot_be_shrunk_are_refused():
     with pytest.raises(ValueError, match="size 30: patch and multipliers shrink images 4 times"):
         model(size=30)
+
+
+@torch.no_grad()
+def test_log_weights_are_those_of_torch_distributions():
+    m, x = model(), images()
+    m.shift.fill_(0.05)
+    u, eps = m.draws(x, torch.Generator().manual_seed(4))
+    y = (((x + 1) * 127.5).round() + u) / 256
+    mu, logvar = m.encoder(2 * y - 1)
+    q, prior = Normal(mu, torch.exp(logvar / 2)), Normal(0.0, 1.0)
+    z = mu + torch.exp(logvar / 2) * eps
+    p = Independent(Laplace((m.decoder(z) + 1) / 2, 0.1 * math.exp(0.5)), 3)
+    log_joint = p.log_prob(y) - 3 * 16 * 16 * math.log(256) + prior.log_prob(z).sum((1, 2, 3))
+    weights = m.log_weight(x, torch.Generator().manual_seed(4))
+    torch.testing.assert_close(weights, log_joint - q.log_prob(z).sum((1, 2, 3)), rtol=1e-5, atol=1e-3)

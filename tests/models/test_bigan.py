@@ -224,3 +224,11 @@ def test_the_discriminator_learns_to_tell_and_the_others_to_fool():
     assert terms["d_encoded"] > 0.7 > 0.3 > terms["d_generated"]
     fooled = iterate(m, 60, players=("generator_encoder",))["generator_encoder"]
     assert fooled["d_generated"] > 0.5 > fooled["d_encoded"]
+
+
+@torch.no_grad()
+def test_features_are_what_the_last_layer_weighs_of_an_image_with_its_code():
+    m, x = model().eval(), batch(5).x
+    logits = m.discriminator.head(m.features(x))
+    torch.testing.assert_close(logits, m.discriminator(x, m.encode(x)))
+    torch.testing.assert_close(logits, -m.ood_scores(x, generator())[m.discriminator_score])

@@ -353,3 +353,25 @@ def test_capabilities_are_those_of_the_mathematics():
     assert set(m.why_not()) == {base.Reconstructs, base.HasLogProb}
     for capability in (base.Samples, base.SamplesGiven, base.Guides, base.Encodes, base.HasBound, base.ScoresOod):
         assert base.can(m, capability)
+
+
+def test_redrawing_and_features_are_asked_of_the_null_token():
+    m, x = exact(0.1), torch.cat([gaussian(3, 0.1), gaussian(3, 0.5)])
+    score = m.slow_ood_scores(x, generator())["redrawing"]
+    assert score[3:].min() > score[:3].max()
+    assert len(m.denoiser.asked) == m.slow_ood_calls == 15
+    assert not any(known.any() for _, _, known in m.denoiser.asked)
+    live, x, seen = model(live=True), x.float(), []
+    live.denoiser.unet.middle[-1].register_forward_hook(lambda _, inputs, output: seen.append(output))
+    with torch.no_grad():
+        features, abar = live.features(x), live.alpha_bars[100]
+        x_t = abar.sqrt().float() * x + (1 - abar).sqrt().float() * live.probes[1]
+        live.unconditional(x_t, torch.full((6,), 100))
+    torch.testing.assert_close(features, seen[1].mean((2, 3)))
+
+
+@pytest.mark.parametrize(("guidance", "calls"), [(0.0, 10), (1.0, 20)])
+def test_a_sample_takes_as_many_calls_as_it_says(guidance, calls):
+    m = exact(0.1, guidance=guidance)
+    m.sample(3, generator())
+    assert sum(len(x) for x, _, _ in m.denoiser.asked) / 3 == m.sample_calls == calls

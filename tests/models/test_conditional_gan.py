@@ -371,3 +371,12 @@ def test_images_are_tanh_outputs():
     assert images.shape == (3, 3, 32, 32)
     assert images.dtype == torch.float32
     assert images.abs().max() <= 1
+
+
+@torch.no_grad()
+def test_features_are_what_the_last_layers_weigh():
+    m, x = model().eval(), batch(5).x
+    m.rows.fill_(1.0)  # so that y is 1 in all places
+    d, y = m.discriminator, torch.ones(5, len(m.attributes))
+    opinion = (d.projection(y) * m.features(x)).sum(1) + d.psi(m.features(x))[:, 0]
+    torch.testing.assert_close(opinion, -m.ood_scores(x, generator())[m.discriminator_score])

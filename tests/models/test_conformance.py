@@ -208,7 +208,10 @@ def test_samples_are_images_that_do_not_depend_on_how_many_there_are(model, batc
         base.HasLogProb,
         base.HasBound,
         base.EstimatesLogProb,
+        base.ImportanceWeighted,
         base.ScoresOod,
+        base.ScoresOodSlowly,
+        base.HasFeatures,
     ],
 )
 def test_what_is_said_of_an_image_does_not_depend_on_its_batch(model, batch, capability):
@@ -232,11 +235,17 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_batch(model, batch, cap
             return model.log_prob(x, seeded)
         if capability is base.HasBound:
             return model.bound(x, seeded).elbo
-        return torch.stack(list(model.ood_scores(x, seeded).values()), dim=1)
+        if capability is base.ImportanceWeighted:
+            return model.log_weight(x, seeded)
+        if capability is base.HasFeatures:
+            return model.features(x)
+        scores = model.ood_scores if capability is base.ScoresOod else model.slow_ood_scores
+        return torch.stack(list(scores(x, seeded).values()), dim=1)
 
     x = batch.x[:5]
     together, alone = ask(x), ask(x[:2])
     assert together.shape[0] == 5
+    assert together.isfinite().all()
     torch.testing.assert_close(together[:2], alone, rtol=1e-4, atol=1e-4)
     other = torch.cat([x[:2], -x[2:]])  # other company, same images
     torch.testing.assert_close(ask(other)[:2], alone, rtol=1e-4, atol=1e-4)
@@ -330,3 +339,76 @@ def test_compressed_images_come_back_with_their_shape(model, batch):
     back = model.decompress(z)
     assert back.shape == batch.x[:3].shape
     assert -1 <= back.min() <= back.max() <= 1
+
+
+@torch.no_grad()
+def test_features_are_numbers_of_the_image_alone(model, batch):
+    needs(model, base.HasFeatures)
+    model.train().initialize(batch)
+    model.eval()
+    before = torch.get_rng_state()
+    features = model.features(batch.x)
+    assert features.shape == (16, features.shape[1])
+    assert features.dtype == torch.float32
+    assert torch.equal(model.features(batch.x), features)
+    assert torch.equal(before, torch.get_rng_state())
+    assert features.std(0).max() > 0
+
+
+@torch.no_grad()
+def test_log_weights_have_the_bound_for_their_mean(model, batch):
+    needs(model, base.ImportanceWeighted)
+    assert can(model, base.HasBound), "there must be a bound to tighten"
+    model.eval()
+
+    def draw(seed):
+        # the same draws for both, so that what differs is the KL divergence: sampled or in closed form
+        weight, bound = (f(batch.x[:4], torch.Generator().manual_seed(seed)) for f in (model.log_weight, model.bound))
+        return (weight - bound.elbo).double().mean()
+
+    differences = torch.stack([draw(seed) for seed in range(50)])
+    assert differences.std() > 0
+    assert abs(differences.mean()) < 3 * differences.std() / len(differences) ** 0.5
+
+
+def test_slow_scores_need_no_gradients_around_them_and_leave_none(model, batch):
+    needs(model, base.ScoresOodSlowly)
+    model.train().initialize(batch)
+    model.eval()
+    before = [p.clone() for p in model.parameters()]
+    asked = []
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            asked.append(model.slow_ood_scores(batch.x[:2], torch.Generator().manual_seed(0)))
+    with_, without = asked
+    assert set(with_) == set(without)
+    assert not set(with_) & set(model.ood_scores(batch.x[:2], torch.Generator()))
+    for name, score in with_.items():
+        torch.testing.assert_close(score.detach(), without[name])
+        assert not without[name].requires_grad
+    assert all(p.grad is None and torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert model.slow_ood_calls > 1
+
+
+def test_likelihoods_have_gradients_in_the_image(model, batch):
+    capability = next((c for c in (base.HasLogProb, base.HasBound) if can(model, c)), None)
+    if capability is None:
+        pytest.skip("this model has no likelihood")
+    model.train().initialize(batch)
+    model.eval()
+    x = batch.x[:3].clone()
+    x[0], x[1] = -1, 1  # black and white: the first and the last of the 256 values
+    x.requires_grad_()
+    seeded = torch.Generator().manual_seed(0)
+    nats = model.log_prob(x, seeded) if capability is base.HasLogProb else model.bound(x, seeded).elbo
+    (gradient,) = torch.autograd.grad(nats.sum(), x)
+    assert gradient.isfinite().all()
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+
+
+@torch.no_grad()
+def test_the_discriminators_score_is_among_those_of_the_model(model, batch):
+    if not model.discriminator_score:
+        pytest.skip("this model has no judge of its own samples")
+    model.train().initialize(batch)
+    assert model.discriminator_score in model.eval().ood_scores(batch.x[:2], torch.Generator().manual_seed(0))

@@ -388,3 +388,13 @@ def test_dark_images_become_bright_and_bright_ones_dark():
     with torch.no_grad():
         assert m.translate(dark, 1).mean() > 0.2
         assert m.translate(bright, 0).mean() < -0.2
+
+
+@torch.no_grad()
+def test_features_are_what_the_last_layer_of_either_judge_is_given():
+    m, x, seen = model().eval(), noise(4), []
+    for judge in (m.judge_a, m.judge_b):
+        judge.layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    m.ood_scores(x, generator())
+    torch.testing.assert_close(m.features(x), torch.cat([activations.mean((2, 3)) for activations in seen], dim=1))
+    assert not m.discriminator_score  # there are two of them

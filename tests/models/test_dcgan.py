@@ -200,3 +200,13 @@ def test_the_discriminator_learns_to_tell_and_the_generator_to_fool():
     assert terms["d_real"] > 0.7 > 0.3 > terms["d_fake"]
     fooled = iterate(m, 60, players=("generator",))["generator"]
     assert fooled["d_fake"] > 0.5
+
+
+@torch.no_grad()
+def test_features_are_what_the_last_layer_weighs():
+    # with weights that are alike at all 16 positions it is a scalar product with their mean
+    m, w = model().eval(), torch.randn(16, generator=generator())
+    m.discriminator.layers[-2].weight.copy_(w[None, :, None, None].expand(1, 16, 4, 4) / 16)
+    x = batch(5).x
+    torch.testing.assert_close(m.features(x) @ w, m.discriminator(x))
+    torch.testing.assert_close(m.features(x) @ w, -m.ood_scores(x, generator())[m.discriminator_score])

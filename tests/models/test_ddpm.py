@@ -401,3 +401,57 @@ def test_capabilities_are_those_of_the_mathematics():
 def test_the_loss_is_float32_under_bf16():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model().loss(batch(4), step())[0].dtype == torch.float32
+
+
+# --- Scores that take many calls, features, costs
+
+
+def test_redrawing_a_gaussian_errs_by_the_known_amount():
+    # with the exact network DDIM multiplies the noisy image by a number
+    m, x = exact(0.1, timesteps=100), gaussian(3, 0.1)
+    score = m.slow_ood_scores(torch.cat([x, gaussian(3, 0.2, seed=3)]), generator())["redrawing"]
+    expected = torch.zeros(3, dtype=torch.float64)
+    for times, probe in zip(
+        ([10, 8, 6, 4, 2, 0], [25, 20, 15, 10, 5, 0], [50, 40, 30, 20, 10, 0]), m.probes, strict=False
+    ):
+        abar = m.alpha_bars[times[0]]
+        back = factor(m.alpha_bars, times, 0.1) * (abar.sqrt() * x + (1 - abar).sqrt() * probe)
+        expected += (back - x).square().mean((1, 2, 3)).log() / 3
+    torch.testing.assert_close(score[:3], expected, rtol=1e-6, atol=0)
+    assert score[3:].min() > score[:3].max()  # a network for narrow images does not give wide ones back
+    assert len(m.denoiser.asked) == m.slow_ood_calls == 15
+
+
+def test_an_image_that_comes_back_exactly_has_a_finite_score():
+    m = model(timesteps=4, sampling_steps=2, bound_terms=2)  # fewer steps than the score would take
+    m.walk = lambda x, times: torch.ones_like(x)
+    assert m.slow_ood_scores(torch.ones(1, 3, 16, 16), generator())["redrawing"].isfinite().all()
+
+
+def test_features_are_the_middle_of_the_network_at_a_tenth_of_the_way():
+    m, seen, x = model(), [], batch(3).x
+    hook = m.denoiser.middle[-1].register_forward_hook(lambda _, inputs, output: seen.append(output))
+    t = torch.full((3,), 100)
+    with torch.no_grad():
+        features = m.features(x)
+        m.output(m.alpha_bars[100].sqrt().float() * x + (1 - m.alpha_bars[100]).sqrt().float() * m.probes[1], t)
+    hook.remove()
+    assert features.shape == (3, 16)
+    torch.testing.assert_close(features, seen[1].mean((2, 3)))
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_a_sample_takes_as_many_calls_as_it_says(sampler):
+    m = exact(0.2, timesteps=40, sampler=sampler)
+    m.sample(2, generator())
+    assert len(m.denoiser.asked) == m.sample_calls == (40 if sampler == "ancestral" else 10)
+
+
+def test_the_gradient_of_the_bound_in_the_image_is_that_of_finite_differences():
+    m = exact(0.25, timesteps=40, bound_terms=7)
+    x = bits(gaussian(2, 0.25)).requires_grad_()
+    direction = gaussian(2, 1.0, seed=9)
+    (gradient,) = torch.autograd.grad(m.bound(x, generator()).elbo.sum(), x)
+    with torch.no_grad():
+        up, down = (m.bound(x + h * direction, generator()).elbo.sum() for h in (1e-5, -1e-5))
+    assert (gradient * direction).sum().item() == pytest.approx(((up - down) / 2e-5).item(), rel=1e-6)

@@ -345,3 +345,14 @@ def test_capabilities_are_those_of_the_mathematics():
 def test_size_must_suit_the_levels():
     with pytest.raises(ValueError, match="multiple of 8, not 12: set fewer levels"):
         model(12, levels=3)
+
+
+def test_the_gradient_in_the_image_is_that_of_finite_differences_in_its_values():
+    # v and u enter as (v + u) / 256 alone, and v is 127.5 (x + 1)
+    flow, x = model().double(), images(2).double().requires_grad_()
+    u = 0.1 + 0.8 * torch.rand(x.shape, generator=generator(3), dtype=torch.float64)
+    direction = torch.randn(x.shape, generator=generator(4), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(flow.log_density(x, u).sum(), x)
+    with torch.no_grad():
+        up, down = (flow.log_density(x, u + h * direction).sum() for h in (1e-4, -1e-4))
+    assert (gradient * direction).sum().item() == pytest.approx(127.5 * ((up - down) / 2e-4).item(), rel=1e-5)

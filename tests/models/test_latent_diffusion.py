@@ -170,3 +170,25 @@ def test_what_cannot_compress_is_no_first_stage():
         LatentDiffusion(LatentDiffusionConfig(**CONFIG), 16, nn.Linear(1, 1))
     with pytest.raises(ValueError, match="sampling_steps=200 > timesteps=100"):
         model(sampling_steps=200)
+
+
+def test_features_are_the_middle_of_the_network_for_latents_with_little_noise():
+    m, x, given, middle = model().eval(), batch(3).x, [], []
+    m.scale.fill_(1 / STD)
+    m.unet.stem.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    m.unet.middle[-1].register_forward_hook(lambda _, inputs, output: middle.append(output))
+    with torch.no_grad():
+        features = m.features(x)
+    torch.testing.assert_close(features, middle[0].mean((2, 3)))
+    abar = m.abar[10].item()  # of 100
+    eps = (given[0] - abar**0.5 * x[:, :, ::2, ::2]) / (1 - abar) ** 0.5
+    assert abs(eps.std().item() - 1) < 0.2
+    torch.testing.assert_close(eps[0], eps[2], rtol=0, atol=1e-5)
+
+
+def test_a_sample_takes_as_many_calls_as_it_says():
+    m, calls = model(sampling_steps=7).eval(), []
+    m.unet.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    with torch.no_grad():
+        m.sample(2, torch.Generator().manual_seed(0))
+    assert len(calls) + 1 == m.sample_calls  # and the decoder

@@ -424,3 +424,30 @@ def test_capabilities_are_those_of_the_mathematics():
 def test_sizes_that_cannot_be_halved_are_refused():
     with pytest.raises(ValueError, match="30"):
         model(30)
+
+
+@pytest.mark.parametrize(("sampler", "snr"), [("pc", 0.17), ("pc", 0.0), ("ode", 0.17)])
+def test_a_sample_takes_as_many_calls_as_it_says(sampler, snr):
+    m, calls = model(sampler=sampler, snr=snr), []
+    m.net.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    with torch.no_grad():
+        m.sample(2, generator())
+    assert len(calls) == m.sample_calls
+
+
+@pytest.mark.parametrize("name", ["vp", "ve"])
+def test_features_are_the_middle_of_the_network_for_images_with_little_noise(name):
+    m, x, times, given, middle = model(sde=name), batch(3).x, [], [], []
+    m.net.time.register_forward_pre_hook(lambda _, inputs: times.append(inputs[0]))
+    m.net.stem.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    m.net.middle[-1].register_forward_hook(lambda _, inputs, output: middle.append(output))
+    with torch.no_grad():
+        features = m.features(x)
+        t = m.sde.time(torch.tensor(0.3, dtype=torch.float64).log())
+        m.score(torch.zeros_like(x), t.float().expand(3))
+    torch.testing.assert_close(features, middle[0].mean((2, 3)))
+    torch.testing.assert_close(times[0], times[1])
+    y = 2 * ((x + 1) * 127.5 + 0.5) / 256 - 1
+    epsilon = (math.sqrt(1.09) * torch.nn.functional.pixel_shuffle(given[0], 2) - y) / 0.3
+    assert epsilon.std().item() == pytest.approx(1, abs=0.1)
+    torch.testing.assert_close(epsilon[0], epsilon[2], rtol=0, atol=1e-5)

@@ -482,3 +482,11 @@ def test_images_are_clamped():
     m.synthesis.rgbs[-1].conv.weight.mul_(1e4)
     for images in (m.sample(2, generator()), m.decode(m.prior(2, generator()))):
         assert images.abs().max() == 1
+
+
+@torch.no_grad()
+def test_features_are_what_the_last_layer_weighs():
+    m, x = model().eval(), batch(5).x
+    logits = m.discriminator.out(m.features(x))[:, 0]
+    torch.testing.assert_close(logits, m.discriminator(x))
+    torch.testing.assert_close(logits, -m.ood_scores(x, generator())[m.discriminator_score])

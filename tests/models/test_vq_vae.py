@@ -512,3 +512,12 @@ def test_a_trained_model_reconstructs_and_knows_its_codes():
     with torch.no_grad():
         error = (m.reconstruct(x) - x).square().mean()
     assert error < 0.25 * (x - x.mean(0)).square().mean()
+
+
+@torch.no_grad()
+def test_a_sample_takes_as_many_calls_as_it_says():
+    m, calls = model().eval(), []
+    m.prior_net.head.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    m.decoder.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    m.sample(2, generator())
+    assert len(calls) == m.sample_calls

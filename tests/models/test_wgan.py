@@ -379,3 +379,15 @@ def test_capabilities_are_those_of_the_mathematics():
 def test_the_score_is_high_where_the_critic_disbelieves(config):
     m, x = model(config).eval(), images()
     assert torch.equal(m.ood_scores(x, generator())["critic"], -m.critic(x))
+
+
+@ALL
+@torch.no_grad()
+def test_features_are_what_the_last_layer_weighs(config):
+    # with weights that are alike at all 16 positions it is a scalar product with their mean
+    m, x = model(config).eval(), images(5)
+    channels = m.features(x).shape[1]
+    w = torch.randn(channels, generator=generator())
+    m.critic.layers[-2].weight.copy_(w[:, None].expand(-1, 16).reshape(1, -1) / 16)
+    torch.testing.assert_close(m.features(x) @ w, m.critic(x))
+    torch.testing.assert_close(m.features(x) @ w, -m.ood_scores(x, generator())[m.discriminator_score])

@@ -8,7 +8,7 @@ from visage.report.page import build_report
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> Path:
-    """Eight finished runs and their report; read only."""
+    """Finished runs of four recipes, two sizes and, once, two seeds, and their report; read only."""
     root = fake_runs.project(tmp_path_factory.mktemp("project"))
     build_report(fake_runs.NAMES, root, root / "report")
     return root
@@ -17,4 +17,4 @@ def project(tmp_path_factory) -> Path:
 @pytest.fixture
 def small(tmp_path) -> Path:
     """Two finished runs, to damage."""
-    return fake_runs.project(tmp_path, ["vae-16", "dcgan-16"])
+    return fake_runs.project(tmp_path, ["vae-16-0", "dcgan-16-0"])

@@ -3,6 +3,8 @@ import shutil
 
 import pytest
 
+from visage.report.columns import COLUMNS
+
 CHROMIUM = os.environ.get("VISAGE_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -22,8 +24,8 @@ def browser():
 def visit(browser, project):
     pages, said = [], []
 
-    def go(width=1400, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    def go(width=1400, scheme="light", **more):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
@@ -39,13 +41,13 @@ def visit(browser, project):
 
 def order(page):
     return page.eval_on_selector_all(
-        "#size-16 table.compare tbody tr", "rows => rows.map(row => row.dataset.run || row.innerText.trim())"
+        "#size-16 table.compare tbody tr", "rows => rows.map(row => row.dataset.run || row.textContent.trim())"
     )
 
 
 def test_sorting_ranks_within_a_kind_only(visit):
     page = visit()
-    head = page.locator("#size-16 table.compare thead th", has_text="Bits/dim")
+    head = page.locator("#size-16 table.compare th[data-key=bits_per_dim]")
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
     ranked = ["exact", "realnvp-16", "upper bound", "vae-16", "beta_vae-16", "not defined", "dcgan-16"]
@@ -54,13 +56,89 @@ def test_sorting_ranks_within_a_kind_only(visit):
     assert order(page) == [*ranked[:3], "beta_vae-16", "vae-16", *ranked[5:]]
     page.locator("#size-16 table.compare thead th", has_text="Parameters").locator("button").click()
     assert order(page) == ["realnvp-16", "dcgan-16", "vae-16", "beta_vae-16"]
-    page.locator("#size-16 table.compare thead th", has_text="Run").locator("button").click()
+    page.locator("#size-16 table.compare thead th", has_text="Model").locator("button").click()
     assert order(page) == ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16"]
+
+
+def shown(page):
+    heads = page.locator("#size-16 table.compare th[data-key]:not([hidden])")
+    return set(heads.evaluate_all("all => all.map(th => th.dataset.key)"))
+
+
+def test_groups_of_columns_are_switched(visit):
+    page = visit()
+    headline = {column.key for column in COLUMNS if column.headline}
+    heard_of = page.locator("#size-16 table.compare th[data-key]").count()
+    assert shown(page) == headline
+    page.locator("#size-16 [data-view=latents]").click()
+    assert shown(page) == {
+        *("probe_auroc", "probe_pixels", "mig", "sap"),
+        *("dci_disentanglement", "dci_completeness", "dci_informativeness"),
+    }
+    pressed = page.locator("#size-16 [aria-pressed=true]")
+    assert [pressed.count(), pressed.inner_text()] == [1, "Latents"]
+    notes = page.locator("#size-16 .notes li:visible").all_inner_texts()
+    assert notes == ["a GAN defines no density"]  # not those of columns that are hidden
+    page.locator("#size-16 [data-view=all]").click()
+    assert len(shown(page)) == heard_of
+    # headings of kinds reach over what is shown, whichever comes first
+    page.locator("#size-16 th[data-key=bits_per_dim] button").click()
+    page.locator("#size-16 [data-view=headline]").click()
+    assert page.locator("#size-16 tr.group th").first.evaluate("th => th.colSpan") == 1 + len(headline)
+
+
+@pytest.mark.parametrize("how", ["click", "Enter", "tap"])
+def test_a_number_opens_its_protocol(visit, how):
+    page = visit(390 if how == "tap" else 1400, has_touch=how == "tap")
+    number = page.locator('#size-16 [data-number="beta_vae-16|recon_mse"]')
+    dialog = page.locator("#protocol")
+    if how == "click":
+        number.click()
+    elif how == "tap":
+        number.tap()
+    else:
+        number.focus()
+        page.keyboard.press("Enter")
+    terms = dict(zip(dialog.locator("dt").all_inner_texts(), dialog.locator("dd").all_inner_texts(), strict=True))
+    assert float(terms["Value"]) == pytest.approx(0.0123, abs=0.0003)
+    assert len(terms["Value"]) > 12  # all its digits
+    assert (terms["Kind"], terms["n"]) == ("exact", "400 (indicative: fewer than 1000)")
+    assert (terms["Data hash"], terms["Model hash"]) == ("d" * 64, "e" * 64)
+    assert (terms["DVC"], terms["MLflow run"]) == ("dvc repro evaluate@beta_vae-16-0", "beta_vae-16-0")
+    assert terms["Beside others"].startswith("tied with the best, vae-16: differs by")
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert number.evaluate("button => button === document.activeElement")
+
+
+def test_the_protocol_of_a_dash_and_of_several_seeds(visit):
+    page = visit()
+    page.locator('#size-16 [data-number="dcgan-16|bits_per_dim"]').click()
+    assert "a GAN defines no density" in page.locator("#protocol").inner_text()
+    page.locator("#protocol form button").click()
+    page.locator('#size-16 [data-number="vae-16|psnr"]').first.evaluate("button => button.click()")
+    text = page.locator("#protocol").inner_text()
+    assert "Mean\n19.42" in text
+    assert text.index("Seed 0") < text.index("vae-16-0") < text.index("Seed 1") < text.index("vae-16-1")
+
+
+def test_a_link_opens_the_run(visit):
+    page = visit()
+    run = page.locator("#run-dcgan-16")
+    assert run.get_attribute("open") is None
+    page.locator("#size-16 tr[data-run=dcgan-16] th a").click()
+    page.wait_for_function("document.getElementById('run-dcgan-16').open")
+    cut = run.locator(".cut").first
+    small = cut.bounding_box()["width"]
+    cut.click()
+    assert page.locator("#enlarged .cut").bounding_box()["width"] == pytest.approx(3 * small)
 
 
 @pytest.mark.parametrize("width", [390, 1400])
 def test_nothing_is_wider_than_the_screen(visit, width):
     page = visit(width)
+    page.locator("#size-16 [data-view=all]").click()
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     if width == 390:
         box = page.locator("#size-16 .scroll").first
@@ -80,7 +158,7 @@ def test_pictures_are_shown_again_and_enlarged(visit):
     assert page.locator("[data-same]").evaluate_all("all => all.every(each => each.querySelector('img, svg'))")
     picture = page.locator("#shot-vae-16-samples img")
     picture.click()
-    enlarged = page.locator("dialog img")
+    enlarged = page.locator("#enlarged img")
     assert enlarged.bounding_box()["width"] > picture.bounding_box()["width"]
     enlarged.click()
     assert not enlarged.is_visible()

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import fake_runs
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 
 from visage.errors import UserError
 from visage.files import read_json, write_json
-from visage.report.page import build_report
+from visage.report import wording
+from visage.report.columns import COLUMNS
+from visage.report.page import build_report, stages
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -68,11 +71,20 @@ def page(source):
 
 
 def test_table_has_a_row_per_run_and_no_empty_cell(page):
-    assert sorted(page.rows) == sorted(fake_runs.NAMES)
+    assert list(page.rows) == ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16", "realnvp-32"]
+    heard_of = len(COLUMNS) - len(NOBODYS)
     for row in page.rows.values():
-        assert len(row) == 14
+        assert len(row) == heard_of
+        assert not NOBODYS & row.keys()
         for cell in row.values():
             assert cell["text"].strip()
+
+
+NOBODYS = {
+    *("masked_mse", "cycle_mse_a", "cycle_mse_b", "inverse_error", "path_smoothness"),
+    *("translation_success_a", "translation_success_b"),
+}
+"""Columns of which no evaluation here has written anything, not even a reason."""
 
 
 def test_undefined_cells_say_why_on_hover_and_in_a_footnote(source, page):
@@ -80,7 +92,7 @@ def test_undefined_cells_say_why_on_hover_and_in_a_footnote(source, page):
         (run, key): cell for run, row in page.rows.items() for key, cell in row.items() if cell["data-value"] == ""
     }
     assert {key for run, key in dashes if run == "dcgan-16"} >= {"recon_mse", "bits_per_dim", "elbo"}
-    notes = dict(re.findall(r'<li id="(note-[^"]+)">([^<]+)</li>', source))
+    notes = dict(re.findall(r'<li id="(note-[^"]+)"[^>]*>([^<]+)</li>', source))
     for (run, _), cell in dashes.items():
         number = re.search(r"\d+", cell["text"]).group()
         note = notes[f"note-{run.rpartition('-')[2]}-{number}"]
@@ -89,8 +101,47 @@ def test_undefined_cells_say_why_on_hover_and_in_a_footnote(source, page):
 
 
 def test_bits_per_dim_carries_its_kind(page):
-    assert page.rows["vae-16"]["bits_per_dim"]["text"] == "≤ 4.916"
-    assert page.rows["realnvp-16"]["bits_per_dim"]["text"] == "4.416"
+    assert page.rows["beta_vae-16"]["bits_per_dim"]["text"].startswith("≤ 5.216")
+    assert page.rows["realnvp-16"]["bits_per_dim"]["text"].startswith("4.416")
+
+
+def test_seeds_are_one_row_with_their_mean_and_range(page):
+    cell = page.rows["vae-16"]["bits_per_dim"]
+    assert float(cell["data-value"]) == pytest.approx((4.916 + 4.936) / 2)
+    assert cell["text"].startswith("≤ 4.926seeds 4.916–4.936")
+    assert "mean of 2 seeds" in cell["title"]
+    assert page.rows["beta_vae-16"]["bits_per_dim"]["text"].startswith("≤ 5.2165.196–5.236")
+    assert page.rows["vae-16"]["parameters"]["text"] == "1.23\u202fM"  # seeds that agree have no range
+
+
+def test_ties_are_marked_within_a_kind(page):
+    """Reconstruction differs by chance, bits/dim by a little on every image, though the intervals are wide."""
+    recon, bits = ({run: row[key]["text"] for run, row in page.rows.items()} for key in ("recon_mse", "bits_per_dim"))
+    assert "best" in recon["vae-16"]
+    assert "tied with the best" in recon["beta_vae-16"]
+    assert "best bound" in bits["vae-16"]
+    assert "tied" not in bits["beta_vae-16"]
+    assert "best" not in bits["realnvp-16"]  # the only exact one
+
+
+def test_few_images_are_indicative(page):
+    assert page.rows["vae-16"]["bits_per_dim"]["class"] == "indicative"
+    assert "n = 400 (indicative)" in page.rows["vae-16"]["bits_per_dim"]["title"]
+    exact = page.rows["realnvp-16"]["bits_per_dim"]
+    assert "class" not in exact
+    assert "n = 1200" in exact["title"]
+
+
+def test_samples_close_to_training_faces_are_suspicious(page):
+    flagged = {run for run, row in page.rows.items() if "suspicious" in row["memorization"]["text"]}
+    assert flagged == {"realnvp-16", "realnvp-32"}
+
+
+def test_the_caption_repeats_the_protocol(source):
+    caption = re.search(r'<p class="caption" id="caption-16">(.*?)</p>', source, re.DOTALL).group(1)
+    for part in ("(15, 40, 163, 188)", "bicubic", "16 × 16 pixels", "dddddddddddd", "n = 400 to 1200 test faces"):
+        assert part in caption
+    assert "a smaller upper bound does not imply a smaller true NLL" in caption
 
 
 def test_only_an_interval_below_one_half_is_inverted(page):
@@ -98,10 +149,103 @@ def test_only_an_interval_below_one_half_is_inverted(page):
     assert flagged == {"realnvp-16", "realnvp-32"}
 
 
+def protocols(source):
+    return json.loads(re.search(r'<script type="application/json" id="numbers">(.*?)</script>', source).group(1))
+
+
+def test_every_number_has_its_protocol(source):
+    data = protocols(source)
+    for label, name in {tuple(key.split("|")) for key in re.findall(r'data-number="([^"]+)"', source)}:
+        assert data["figures"][label][name]
+        assert data["about"][name][0]
+    run, value, low, high, n, *places = data["figures"]["beta_vae-16"]["bits_per_dim"][0]
+    assert (run, value, low, high, n) == ("beta_vae-16-0", 5.216, 5.216 - 0.02, 5.216 + 0.02, 400)
+    words = [data["texts"][place] for place in places]
+    assert words == ["upper bound", "bits/dim", "", "d" * 64, "e" * 64]
+    assert data["runs"][run] == [0, "dvc repro evaluate@beta_vae-16-0"]
+    assert [seed[0] for seed in data["figures"]["vae-16"]["psnr"]] == ["vae-16-0", "vae-16-1"]
+
+
+def test_the_two_stages_have_their_own_command():
+    class Run:
+        def __init__(self, name, first=None):
+            self.name, self.config = name, SimpleNamespace(first_stage=first)
+
+    first = Run("autoencoder-16-0")
+    commands = stages([first, Run("latent_diffusion-16-0", first), Run("vae-16-0")])
+    assert commands == {
+        "autoencoder-16-0": "dvc repro evaluate_two_stages@autoencoder-16-0",
+        "latent_diffusion-16-0": "dvc repro evaluate_two_stages@latent_diffusion-16-0",
+        "vae-16-0": "dvc repro evaluate@vae-16-0",
+    }
+
+
+def heatmap(source, start):
+    """Row title -> (side, strength, text) of its cells, in the first board after a place."""
+    table = source[source.index('<table class="heatmap">', source.index(start)) :]
+    table = table[: table.index("</table>")]
+    title = r'<th scope="row">(?:<span[^>]*></span>)?(.*?)</th>'
+    cell = r'<td class="heat (\w+)" style="--strength:([\d.]+)"[^>]*>(?:<span[^>]*>|<button[^>]*>)([^<]+)<'
+    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)[1:]
+    return {re.sub("<.*?>", "", re.search(title, row).group(1)): re.findall(cell, row) for row in rows}
+
+
+def test_the_board_has_every_model_every_set_and_the_baselines(source):
+    rows = heatmap(source, 'id="ood-16"')
+    assert list(rows)[:4] == ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16"]
+    assert rows["grey no model"] == [("high", "0.940", ".970")] + 3 * [("even", "0.000", "–")]
+    side, strength, text = rows["realnvp-16"][0]
+    assert (side, text) == ("low", ".215")
+    assert float(strength) == pytest.approx(1 - 2 * 0.215, abs=0.002)
+    assert [side for side, _, _ in rows["vae-16"]][1:3] == ["low", "high"]
+
+
+def test_other_scores_are_measured_from_what_was_kept(project, source):
+    rows = heatmap(source, 'id="run-beta_vae-16"')
+    with np.load(project / "runs/beta_vae-16-0/evaluate/scores.npz") as kept:
+        inside, outside = kept["test/recon"], kept["suite.constant/recon"]
+    expected = (outside[:, None] > inside).mean() + (outside[:, None] == inside).mean() / 2
+    assert rows["recon"][1][2] == wording.share(expected)
+    number = protocols(source)["figures"]["beta_vae-16"]["suite/constant/recon"][0]
+    assert number[1] == pytest.approx(expected, abs=1e-12)
+    assert number[4] == fake_runs.N + fake_runs.K
+
+
+def test_tripwires_are_named_at_the_top(source, page):
+    text = " ".join(" ".join(page.text).split())
+    assert "1 tripwire tripped: vae-16 (posterior collapse, seed 1)" in text
+    assert source.count('<details class="wire tripped">') == 1
+    assert "seed 0: 51 of 64 latent units are active; seed 1: 3 of 64 latent units are active" in text
+    assert "– codebook collapse" in text
+    assert "1 tripped" in re.search(r'<tr data-run="vae-16".*?</th>', source, re.DOTALL).group()
+
+
+def test_what_stands_out_is_said_in_words(source):
+    parts = {part.partition('"')[0]: part.partition('"card standout"')[2] for part in source.split('id="run-')[1:]}
+    cards = {run: part[: part.find("<details")] for run, part in parts.items()}
+    # of the 15 tests of all runs, two have p = .001: q = .001 * 15 / 2
+    assert "Eyeglasses: the odds are 2.1 times those of the rest (95 % 1.1–4.3, q = .007)" in cards["vae-16"]
+    assert "9 of 20 against 60 of 380 faces" in cards["vae-16"]
+    assert "at equal contrast and PNG size 1.9 times" in cards["vae-16"]
+    assert "Hat" not in cards["vae-16"]  # the other seed says the opposite
+    assert "Smiling" not in cards["vae-16"]  # p = .04 in every run, but of many tests
+    assert "Nothing stands out" in cards["realnvp-16"]
+
+
+def test_galleries_show_worst_median_and_best_with_their_attributes(source):
+    part = source[source.index('id="run-realnvp-16"') :]
+    part = part[part.index("<h4>Failures</h4>") : part.index("standout")]
+    assert re.findall(r"<h5>(\w+)", part) == ["Worst", "Around", "Best"]
+    assert part.count('class="cut"') == 3 * fake_runs.GALLERY
+    assert part.count("url(data:image/webp") == 3
+    assert "<b>0.0900</b>Smiling, Eyeglasses, Male" in part
+
+
 def test_findings_follow_the_intervals(page):
     text = " ".join(" ".join(page.text).split())
-    assert re.search(r"realnvp-16 gives drawn clothes \([^)]*\) a higher likelihood than held-out faces", text)
-    assert re.search(r"vae-16 gives drawn clothes \([^)]*\) a lower likelihood bound than held-out faces", text)
+    faces, both = "than held-out faces", r"\(AUROC .82\d, 95 % CIs of 2 seeds within"
+    assert re.search(rf"realnvp-16 gives drawn clothes a higher likelihood {faces} \(AUROC .215, 95 % CI", text)
+    assert re.search(rf"vae-16 gives drawn clothes a lower likelihood bound {faces} {both}", text)
     assert "beta_vae-16 gives both sets so similar a likelihood bound that nothing follows" in text
     assert "dcgan-16 gives" not in text
 
@@ -113,24 +257,27 @@ def test_drawn_faces_are_unmistakable(page):
 
 def test_celeba_is_named_and_text_from_files_escaped(small):
     fake_runs.card(small, "celeba", "fashion_mnist")
-    path = small / "runs/dcgan-16/evaluate/records.json"
+    path = small / "runs/dcgan-16-0/evaluate/records.json"
     records = read_json(path)
     records[0]["note"] = '<script>alert("x")</script>'
+    records[0]["unit"] = "</script><script>alert(1)</script>"
     write_json(path, records)
-    build_report(["dcgan-16"], small, small / "report")
+    build_report(["dcgan-16-0"], small, small / "report")
     text = (small / "report/index.html").read_text(encoding="utf-8")
     assert "Trained on CelebA photographs" in text
     assert "drawn faces" not in text
     assert "drawn clothes" not in text
+    assert "No tripwire tripped" in text
     assert "<script>alert" not in text
+    assert "</script><script>alert(1)</script>" in protocols(text)["texts"]
 
 
 def test_page_is_one_file(source, page):
     assert all(link.startswith(("#", "data:")) for link in page.links)
-    assert not re.search(r"https?://|@import|url\((?!#)", source)
+    assert not re.search(r"https?://|@import|url\((?!#|data:)", source)
     assert all(attrs["src"].startswith("data:image/webp;base64,") and attrs["alt"] for attrs in page.images)
-    assert {link[1:] for link in page.links if re.match(r"#(note|run|size|shot|chart)-", link)} <= set(page.ids)
-    named = [id_ for id_ in page.ids if re.match(r"(note|run|size|shot|chart)-", id_)]
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    named = [id_ for id_ in page.ids if "-" in id_]
     assert len(named) == len(set(named))
 
 
@@ -145,39 +292,44 @@ def test_table_csv_equals_the_metrics_files(project):
                 assert row[name] == pytest.approx(metrics[name], rel=1e-5)
             else:
                 assert np.isnan(row[name])
+    assert table["label"]["vae-16-1"] == "vae-16"
     assert list(table["bits_per_dim_kind"].unique()) == ["upper_bound", "undefined", "exact"]
-    assert table["parameters"]["dcgan-16"] == 975_321
+    assert table["parameters"]["dcgan-16-0"] == 975_321
 
 
 def test_curves_csv_is_tidy(project):
     curves = pd.read_csv(project / "report/curves.csv")
     assert list(curves.columns) == ["run", "step", "kimg", "term", "value"]
-    history = pd.read_csv(project / "runs/dcgan-16/train/history.csv")
-    mine = curves[(curves["run"] == "dcgan-16") & (curves["term"] == "discriminator/loss")]
+    history = pd.read_csv(project / "runs/dcgan-16-0/train/history.csv")
+    mine = curves[(curves["run"] == "dcgan-16-0") & (curves["term"] == "discriminator/loss")]
     assert mine["value"].to_numpy() == pytest.approx(history["discriminator/loss"].to_numpy())
-    assert "validation/bits_per_dim" in set(curves[curves["run"] == "vae-16"]["term"])
+    assert "validation/bits_per_dim" in set(curves[curves["run"] == "vae-16-0"]["term"])
 
 
 def test_plots_are_pictures(project):
     plots = {path.stem for path in (project / "report/plots").glob("*.png")}
-    assert {"vae-16-loss", "vae-16-rate", "dcgan-32-grad_norm", "ood-roc-16", "psnr-32", "vae-16-ood-nll"} <= plots
+    own = {"vae-16-loss", "vae-16-rate", "dcgan-16-grad_norm", "realnvp-32-ood-nll"}
+    shared = {"psnr-16", "fd_attr128-16", "memorization-16", "precision-recall-16", "density-coverage-16", "ood-roc-16"}
+    cost = {"fd_attr128-training-16", "bits_per_dim-training-16", "fd_attr128-sampling-16"}
+    assert own | shared | cost | {"probe_auroc-16", "dci-16"} <= plots
     with Image.open(project / "report/plots/ood-roc-16.png") as picture:
         assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_same_files_give_the_same_report(small):
     for out in ("first", "second"):
-        build_report(["dcgan-16"], small, small / out)
+        build_report(["dcgan-16-0"], small, small / out)
     first, second = ({p.name: p.read_bytes() for p in (small / out).rglob("*.*")} for out in ("first", "second"))
     assert first == second
 
 
 LOSSES = [
-    (["runs/vae-16/evaluate"], "not evaluated yet"),
-    (["runs/vae-16/train", "metrics/cost"], "not trained yet"),
+    (["runs/vae-16-0/evaluate"], "not evaluated yet"),
+    (["runs/vae-16-0/train", "metrics/cost"], "not trained yet"),
     (
-        [f"runs/vae-16/evaluate/{file}" for file in ("scores.npz", "failures.json", "samples.png")]
-        + ["runs/vae-16/train/history.csv", "runs/vae-16/train/validation.csv", "data/processed/card.json"],
+        [f"runs/vae-16-0/evaluate/{file}" for file in ("scores.npz", "failures.json", "samples.png", "suite.json")]
+        + [f"runs/vae-16-0/evaluate/{file}" for file in ("tripwires.json", "enrichment.json", "abilities.json")]
+        + ["runs/vae-16-0/train/history.csv", "runs/vae-16-0/train/validation.csv", "data/processed/card.json"],
         "card.json is missing",
     ),
 ]
@@ -187,7 +339,7 @@ LOSSES = [
 def test_missing_parts_are_named_and_break_nothing(small, lost, said):
     for path in (small / name for name in lost):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    build_report(["vae-16"], small, small / "report")
+    build_report(["vae-16-0"], small, small / "report")
     text = (small / "report/index.html").read_text(encoding="utf-8")
     assert said in text
     assert all(name in text for name in lost)
@@ -195,18 +347,23 @@ def test_missing_parts_are_named_and_break_nothing(small, lost, said):
 
 
 def test_no_runs_at_all_says_what_to_do(tmp_path):
-    fake_runs.configure(tmp_path, "vae-16")
-    for names in (["vae-16"], []):
+    fake_runs.configure(tmp_path, "vae-16-0")
+    for names in (["vae-16-0"], []):
         with pytest.raises(UserError, match="dvc repro"):
             build_report(names, tmp_path, tmp_path / "report")
 
 
 def test_bad_files_are_named(small):
-    with pytest.raises(UserError, match=r"configs/vae-99\.json is missing"):
-        build_report(["vae-99"], small, small / "report")
-    (small / "runs/vae-16/train/run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"configs/vae-99-0\.json is missing"):
+        build_report(["vae-99-0"], small, small / "report")
+    wires = small / "runs/vae-16-0/evaluate/tripwires.json"
+    write_json(wires, [{"name": "mode_collapse"}])
+    with pytest.raises(UserError, match=r"tripwires\.json has no 'verdict'"):
+        build_report(["vae-16-0"], small, small / "report")
+    wires.unlink()
+    (small / "runs/vae-16-0/train/run.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"run\.json is no JSON"):
-        build_report(["vae-16"], small, small / "report")
+        build_report(["vae-16-0"], small, small / "report")
 
 
 def test_kinds_are_written_in_one_order(page, source):

@@ -1,11 +1,20 @@
+import base64
+import io
+
 import fake_runs
 import numpy as np
 import pytest
+from PIL import Image
 
+from visage.files import write_json
 from visage.pictures import grid, save
 from visage.report import images, wording
-from visage.report.figures import POINTS, looks, thin
-from visage.report.load import load_run
+from visage.report.canvas import looks
+from visage.report.columns import BY_KEY
+from visage.report.curves import POINTS, thin
+from visage.report.entries import Pooled, entries
+from visage.report.load import Record, load_run
+from visage.report.table import paired_difference, verdicts
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -18,18 +27,27 @@ def test_grids_are_cut_back_into_their_images(tmp_path, size):
 def test_other_pictures_are_inlined_whole(tmp_path):
     save(grid(np.zeros((1, 50, 50, 3), np.uint8), 1), tmp_path / "other.png")
     assert images.cut(tmp_path / "other.png", 32) is None
-    assert (images.inline(tmp_path / "other.png", 32).width, images.gallery(tmp_path / "other.png", 32, 1)) == (
-        100,
-        None,
-    )
+    assert images.inline(tmp_path / "other.png", 32).width == 100
+    assert images.sheet(tmp_path / "other.png", 32, 1) is None
 
 
-def test_gallery_pairs_each_face_with_its_reconstruction(tmp_path):
+def test_a_sheet_places_each_face_with_its_reconstruction(tmp_path):
     shades = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
-    save(grid(fake_runs.interleave(shades[:10], shades[10:], 5), 5), tmp_path / "failures.png")
-    faces = images.gallery(tmp_path / "failures.png", 16, 10)
-    expected = [images.join(np.stack([shades[i], shades[10 + i]])[None]) for i in range(10)]
-    assert faces == expected
+    save(grid(fake_runs.interleave(shades[:10], shades[10:], 5), 5), tmp_path / "worst.png")
+    sheet = images.sheet(tmp_path / "worst.png", 16, 10)
+    assert (sheet.high, sheet.image.width) == (2, 5 * 17 - 1)
+    # CSS: p % puts the point at p % of the picture over the point at p % of the box
+    (x, y), box = sheet.places[8], (16, 33)
+    assert (sheet.image.width - box[0]) * x / 100 == pytest.approx(3 * 17)
+    assert (sheet.image.height - box[1]) * y / 100 == pytest.approx(2 * 17)
+    assert images.sheet(tmp_path / "worst.png", 16, 21) is None
+
+
+def test_inlined_pictures_are_rounded_by_at_most_half_a_level():
+    tiles = np.random.default_rng(0).integers(0, 256, (1, 4, 16, 16, 3), dtype=np.uint8)
+    data = base64.b64decode(images.join(tiles).uri.partition(",")[2])
+    shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)[:, :16]
+    assert abs(shown - tiles[0, 0]).max() <= np.ceil(255 / (images.LEVELS - 1) / 2)
 
 
 def test_over_time_keeps_the_first_and_the_last(tmp_path):
@@ -39,7 +57,7 @@ def test_over_time_keeps_the_first_and_the_last(tmp_path):
         save(grid(np.full((16, 16, 16, 3), i, np.uint8), 8), path)
         snapshots.append((float(i), path))
     strips = images.over_time(snapshots, 16)
-    assert [kimg for kimg, _ in strips] == [0, 3, 6, 9, 12, 15, 18, 21, 24]
+    assert [kimg for kimg, _ in strips] == [0, 4, 8, 12, 16, 20, 24]
     assert strips[0][1].width == 8 * 17 - 1
     assert images.over_time([], 16) == []
 
@@ -54,12 +72,98 @@ def test_thin_keeps_the_mean_and_short_curves():
 
 def test_a_recipe_has_one_colour_and_a_size_one_dash(tmp_path):
     fake_runs.project(tmp_path, [])
-    names = ["vae-16", "dcgan-16", "vae-32", "dcgan-32"]
+    names = ["vae-16-0", "vae-16-1", "dcgan-16-0", "vae-32-0", "dcgan-32-0"]
     for name in names:
         fake_runs.configure(tmp_path, name)
-    look = looks([load_run(name, tmp_path) for name in names])
+    shown = entries([load_run(name, tmp_path) for name in names])
+    assert [(entry.label, len(entry.runs)) for entry in shown][:2] == [("vae-16", 2), ("dcgan-16", 1)]
+    look = looks(shown)
     assert look["vae-16"].color == look["vae-32"].color != look["dcgan-16"].color == look["dcgan-32"].color
     assert look["vae-16"].dash == look["dcgan-16"].dash != look["vae-32"].dash == look["dcgan-32"].dash
+
+
+def figure(value, ci95=None, n=400, kind="exact", note=""):
+    return Record("x", value, "", "undefined" if value is None else kind, n, ci95, note, "d", "m")
+
+
+def test_seeds_are_pooled():
+    two = Pooled([figure(1.0, (0.9, 1.1)), figure(4.0, (3.9, 4.1))])
+    assert (two.value, two.spread) == (2.5, (1.0, 4.0))
+    one = Pooled([figure(1.0, (0.9, 1.1))])
+    assert (one.value, one.spread) == (1.0, (0.9, 1.1))
+    half = Pooled([figure(None, note="diverged"), figure(3.0, (2.0, 4.0), kind="estimate")])
+    assert (half.value, half.kind, half.spread, half.reason) == (3.0, "estimate", (2.0, 4.0), "")
+    none = Pooled([figure(None, note="diverged")])
+    assert (none.value, none.kind, none.reason) == (None, "undefined", "diverged")
+
+
+@pytest.mark.parametrize(("n", "indicative"), [(999, True), (1000, False)])
+def test_fewer_than_a_thousand_images_are_indicative(n, indicative):
+    assert Pooled([figure(1.0, n=n)]).indicative is indicative
+
+
+@pytest.mark.parametrize(
+    ("intervals", "inverted"), [([(0.1, 0.49)], True), ([(0.1, 0.5)], False), ([(0.1, 0.4), (0.3, 0.6)], False)]
+)
+def test_inverted_needs_the_whole_interval_of_every_seed(intervals, inverted):
+    assert Pooled([figure(0.3, interval) for interval in intervals]).inverted is inverted
+
+
+@pytest.fixture
+def rivals(tmp_path):
+    """Two models, 400 images; the second one's values are written by the test."""
+    fake_runs.project(tmp_path, [])
+    for name in ("vae-16-0", "beta_vae-16-0"):
+        fake_runs.configure(tmp_path, name)
+
+    def build(values, others, rows=None, hashes=("d", "d"), kinds=("exact", "exact")):
+        for i, (name, array) in enumerate((("vae-16-0", values), ("beta_vae-16-0", others))):
+            folder = tmp_path / "runs" / name / "evaluate"
+            folder.mkdir(parents=True)
+            index = np.arange(len(array)) if rows is None or i == 0 else rows
+            np.savez(folder / "scores.npz", **{"value/recon_mse": array, "test_index": index})
+            record = fake_runs.record("recon_mse", float(np.mean(array)), kinds[i], data_hash=hashes[i])
+            write_json(folder / "records.json", [record])
+        return entries([load_run(name, tmp_path) for name in ("vae-16-0", "beta_vae-16-0")])
+
+    return build
+
+
+NOISE = np.random.default_rng(0).normal(0, 1, (2, 400))
+
+
+def test_the_paired_interval_is_that_of_the_mean_difference(rivals):
+    """Images differ by 100 times as much as models: only the pairs tell them apart."""
+    difference = 0.2 + NOISE[1]
+    mine, theirs = rivals(100 * NOISE[0], 100 * NOISE[0] + difference)
+    mean, low, high, n = paired_difference(theirs, mine, "recon_mse")
+    assert (mean, n) == (pytest.approx(difference.mean()), 400)
+    half = 1.96 * difference.std() / 20
+    assert (low, high) == (pytest.approx(mean - half, abs=0.02), pytest.approx(mean + half, abs=0.02))
+
+
+@pytest.mark.parametrize(("shift", "flag"), [(0.05, "tied with the best"), (0.2, "")])
+def test_ties_are_those_whose_interval_has_zero(rivals, shift, flag):
+    shown = rivals(100 * NOISE[0], 100 * NOISE[0] + shift + NOISE[1] - NOISE[1].mean())
+    found = verdicts(shown, BY_KEY["recon_mse"])
+    assert (found["vae-16"].flag, found["beta_vae-16"].flag) == ("best", flag)
+
+
+def test_pairs_are_formed_by_row_on_the_images_that_both_have(rivals):
+    values = NOISE[0]
+    mine, theirs = rivals(values, values[100:300] + 1, rows=np.arange(100, 300))
+    assert paired_difference(theirs, mine, "recon_mse") == (pytest.approx(1), pytest.approx(1), pytest.approx(1), 200)
+
+
+@pytest.mark.parametrize("more", [{"hashes": ("d", "other")}, {"rows": np.arange(400, 800)}])
+def test_other_images_are_never_paired(rivals, more):
+    mine, theirs = rivals(NOISE[0], NOISE[0] + 1, **more)
+    assert paired_difference(theirs, mine, "recon_mse") is None
+
+
+def test_kinds_have_their_own_best(rivals):
+    shown = rivals(NOISE[0], NOISE[0] + 1, kinds=("exact", "estimate"))
+    assert verdicts(shown, BY_KEY["recon_mse"]) == {}
 
 
 @pytest.mark.parametrize(

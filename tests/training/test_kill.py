@@ -30,7 +30,7 @@ def faces(n):
     images = rng.integers(0, 255, (n, 16, 16, 3), dtype=np.uint8)
     factors = np.zeros((n, 0), np.float32)
     return Faces(images, np.zeros((n, 40), np.uint8), [], np.zeros(n, str), np.zeros(n, np.int32), factors, [])
-config, runtime = RunConfig.load("vae-16", root), RuntimeConfig("cpu", 1, "t")
+config, runtime = RunConfig.load("vae-16-0", root), RuntimeConfig("cpu", 1, "t")
 train_run.train_run(config, {"train": "x"}, runtime, faces(64), faces(20), root)
 """
 
@@ -45,7 +45,7 @@ def test_kill_and_resume_gives_the_same_bytes(tmp_path, run_config):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
     def outputs(root):
-        folder = root / "runs" / "vae-16" / "train"
+        folder = root / "runs" / "vae-16-0" / "train"
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 

@@ -6,7 +6,8 @@
                                           identity (N,) int32, -1 = unknown; factors (N, F) float32 and factor_names
                                           (F,) str of drawn faces, F = 0 otherwise
     card.json                             the protocol: source, crop, filter, counts, skipped files, hashes
-    train/<run>.json evaluate/<run>.json  the part of the card that this run's training (evaluation) depends on
+    train/<label>.json                    the part of the card that the trainings of a label, `<recipe>-<size>`,
+    evaluate/<label>.json                 and their evaluations depend on
 
 This module imports neither torchvision nor Pillow: training and evaluation use it.
 """

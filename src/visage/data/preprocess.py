@@ -91,10 +91,10 @@ def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
         }
         card["data_hash"] = {str(size): _data_hash(card, size) for size in config.sizes}
         write_json(temporary / "card.json", card)
-        for run in config.runs:
-            size = run.rpartition("-")[2]
-            write_json(temporary / "train" / f"{run}.json", _part(card, size, ("train", "valid"), ()))
-            write_json(temporary / "evaluate" / f"{run}.json", _part(card, size, SPLITS, ("ood",)))
+        for label in config.runs:
+            size = label.rpartition("-")[2]
+            write_json(temporary / "train" / f"{label}.json", _part(card, size, ("train", "valid"), ()))
+            write_json(temporary / "evaluate" / f"{label}.json", _part(card, size, SPLITS, ("ood",)))
 
 
 def _rows(faces: Collection, split: int, limit: int) -> NDArray[np.intp]:

@@ -1,5 +1,6 @@
 """Turns per-image values into records, all with the same resamples behind their intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,7 +31,7 @@ class Book:
     records: list[Record] = field(default_factory=list)
     drawn: dict[tuple[str, int], Counts] = field(default_factory=dict)
 
-    def counts(self, images: Literal["test", "ood"], n: int) -> Counts:
+    def counts(self, images: Literal["test", "ood", "suite"], n: int) -> Counts:
         """The resamples of n images."""
         if (images, n) not in self.drawn:
             generator = numpy_generator(self.seed, f"{images} resamples")
@@ -45,26 +46,44 @@ class Book:
             self.missing(name, unit, f"{reason}; {note}" if note else reason)
             return
         interval = mean_interval(values, self.counts("test", len(values)))
-        self._enter(name, float(values.mean()), unit, kind, len(values), interval, note)
+        self.figure(name, float(values.mean()), unit, kind, len(values), interval, note)
 
-    def auroc(self, name: str, test: NDArray[np.float64], ood: NDArray[np.float64], note: str = "") -> None:
-        """Enter how well a score tells (m,) OOD images from (n,) test images; undefined where a score is NaN."""
+    def auroc(
+        self,
+        name: str,
+        test: NDArray[np.float64],
+        ood: NDArray[np.float64],
+        note: str = "",
+        others: Literal["ood", "suite"] = "ood",
+    ) -> None:
+        """Enter how well a score tells (m,) other images from (n,) test images; undefined where a score is NaN."""
         bad = int(np.isnan(test).sum() + np.isnan(ood).sum())
         n = len(test) + len(ood)
         if bad:
             self.missing(name, "AUROC", f"the score is NaN for {bad} of {n} images")
             return
-        interval = auroc_interval(test, ood, self.counts("test", len(test)), self.counts("ood", len(ood)))
+        interval = auroc_interval(test, ood, self.counts("test", len(test)), self.counts(others, len(ood)))
         notes = [note] * bool(note) + [INVERTED] * (interval[1] < 0.5)
-        self._enter(name, auroc(test, ood), "AUROC", "exact", n, interval, "; ".join(notes))
+        self.figure(name, auroc(test, ood), "AUROC", "exact", n, interval, "; ".join(notes))
 
     def missing(self, name: str, unit: str, reason: str) -> None:
         """Enter a figure that does not exist, and why."""
         self.records.append(undefined(name, unit, reason, data_hash=self.data_hash, model_hash=self.model_hash))
 
-    def _enter(
-        self, name: str, value: float, unit: str, kind: Kind, n: int, interval: tuple[float, float], note: str
+    def figure(
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        kind: Kind,
+        n: int,
+        interval: tuple[float, float] | None = None,
+        note: str = "",
     ) -> None:
+        """Enter a figure that is not a mean over images; undefined where it is not finite."""
+        if not math.isfinite(value):
+            self.missing(name, unit, f"not finite; {note}" if note else "not finite")
+            return
         self.records.append(
             Record(name, value, unit, kind, n, interval, note, data_hash=self.data_hash, model_hash=self.model_hash)
         )

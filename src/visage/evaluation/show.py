@@ -1,12 +1,15 @@
 """The pictures of an evaluation and its gallery of failures."""
 
-import numpy as np
+from pathlib import Path
 
-from visage.evaluation import failures
+import numpy as np
+from numpy.typing import NDArray
+
+from visage.evaluation import enrichment, failures
 from visage.evaluation.album import Album
-from visage.evaluation.findings import Findings
+from visage.evaluation.batches import numpy_generator
+from visage.evaluation.findings import Findings, Ranking, rankings
 from visage.evaluation.material import Material
-from visage.evaluation.records import BITS_PER_DIM, SQUARED_ERROR
 from visage.evaluation.subject import STEPS, Subject
 from visage.models.base import Translates
 
@@ -18,16 +21,13 @@ EXTREMES = 16
 """Images in ood_lowest.png and in inference.png."""
 
 
-def draw_pictures(album: Album, subject: Subject, material: Material, found: Findings) -> dict[str, float]:
-    """Save the pictures that the model can give, all from fixed seeds; return what sampling cost."""
-    cost = {}
-    sampled = subject.samples()
-    if sampled:
-        images, seconds = sampled
-        cost["sample_seconds_per_64"] = round(seconds * 64 / len(images), 3)
-        album.add(
-            "samples.png", images, "Samples", f"The first {len(images)} faces drawn from the model; none was picked."
-        )
+def draw_pictures(
+    album: Album, subject: Subject, material: Material, found: Findings, walked: tuple[NDArray[np.uint8], bool] | None
+) -> None:
+    """Save the pictures of images that the model can give, all from fixed seeds.
+
+    walked: what `Subject.walks` found.
+    """
     shown = material.test[:PAIRS]
     reconstructed = subject.reconstructions(shown)
     if reconstructed is not None:
@@ -38,7 +38,6 @@ def draw_pictures(album: Album, subject: Subject, material: Material, found: Fin
             "Reconstructions",
             "Test faces above, what the model makes of their codes below; none was picked.",
         )
-    walked = subject.walks(material.test)
     if walked:
         images, from_faces = walked
         ends = "codes of two test faces" if from_faces else "two codes drawn from the prior"
@@ -50,8 +49,9 @@ def draw_pictures(album: Album, subject: Subject, material: Material, found: Fin
             STEPS,
         )
     _draw_abilities(album, subject, material)
-    if found.test_scores:
-        name, scores = next(iter(found.test_scores.items()))
+    if found.default:
+        name = found.default
+        scores, others = found.scores["test"][name], found.scores["ood"][name]
         ranked = np.argsort(scores, kind="stable")
         spread = ranked[np.linspace(0, len(ranked) - 1, min(EXTREMES, len(ranked))).round().astype(int)]
         album.add(
@@ -60,14 +60,13 @@ def draw_pictures(album: Album, subject: Subject, material: Material, found: Fin
             "From the most to the least typical face",
             f"Test faces in the order of the model's score ({name}), evenly spread over its ranks.",
         )
-        lowest = np.argsort(found.ood_scores[name], kind="stable")[:EXTREMES]
+        lowest = np.argsort(others, kind="stable")[:EXTREMES]
         album.add(
             "ood_lowest.png",
             material.ood[lowest],
             "Most face-like among the other images",
             f"The {len(lowest)} out-of-distribution images to which the model gives the lowest scores ({name}).",
         )
-    return cost
 
 
 def _draw_abilities(album: Album, subject: Subject, material: Material) -> None:
@@ -117,25 +116,43 @@ def _domains(subject: Subject) -> tuple[str, str]:
 
 
 def show_failures(album: Album, subject: Subject, material: Material, found: Findings) -> None:
-    """Save the gallery of the worst faces by the first of: reconstruction error, bits per dimension, own score."""
-    if "recon_mse" in found.errors:
-        measured, unit, values = "reconstruction error", SQUARED_ERROR, found.errors["recon_mse"]
-    elif found.likelihood:
-        measured, unit, values = "bits per dimension", BITS_PER_DIM, found.test_scores["nll"]
-    elif found.test_scores:
-        measured, unit = f"the model's own score ({next(iter(found.test_scores))})", "score"
-        values = next(iter(found.test_scores.values()))
-    else:
-        return
-    worst = failures.worst_first(values, subject.settings.gallery)
-    if not len(worst):
-        return
-    faces = material.test[worst]
-    reconstructed = subject.reconstructions(faces)
-    caption = f"The {len(worst)} test faces with the highest {measured} of {len(values)}, worst first"
-    if reconstructed is None:
-        album.add("failures.png", faces, "Failures", f"{caption}.")
-    else:
-        album.add_pairs("failures.png", faces, reconstructed, "Failures", f"{caption}; reconstructions below.")
-    described = failures.gallery(material.faces, material.rows[worst], values[worst])
-    failures.save_failures(album.folder / "failures.json", measured, unit, described)
+    """Save the galleries of the faces that the model treats worst, as usual, and best, by each of its rankings."""
+    saved = []
+    for ranking in rankings(found):
+        for place, chosen in failures.extremes(ranking.values, subject.settings.gallery).items():
+            if not len(chosen):
+                continue
+            picture = f"{place}_{ranking.measure}.png"
+            faces = material.test[chosen]
+            reconstructed = subject.reconstructions(faces)
+            title, caption = _words(place, ranking, len(chosen))
+            if reconstructed is None:
+                album.add(picture, faces, title, f"{caption}.")
+            else:
+                album.add_pairs(picture, faces, reconstructed, title, f"{caption}; reconstructions below.")
+            described = failures.gallery(material.faces, material.rows[chosen], ranking.values[chosen])
+            saved.append(failures.Gallery(ranking.measure, ranking.title, ranking.unit, place, picture, described))
+    if saved:
+        failures.save_failures(album.folder / "failures.json", saved)
+
+
+def _words(place: failures.Place, ranking: Ranking, n: int) -> tuple[str, str]:
+    """Title and caption of a gallery."""
+    measured, faces = ranking.title, len(ranking.values)
+    if place == "median":
+        return f"Ordinary faces: {measured}", f"The {n} test faces around the median {measured} of {faces}, rising"
+    which = {"worst": "highest", "best": "lowest"}[place]
+    return f"{place.capitalize()} faces: {measured}", f"The {n} test faces with the {which} {measured} of {faces}"
+
+
+def measure_enrichment(path: Path, subject: Subject, material: Material, found: Findings) -> None:
+    """Write which attributes are more, or less, frequent among the faces that the model treats worst."""
+    kept = []
+    for ranking in rankings(found):
+        n = len(ranking.values)
+        contrast = np.log(material.test[:n].reshape(n, -1).var(1) + 1)
+        covariates = np.stack([contrast, found.baselines["test"]["png_large"][:n]], axis=1)
+        generator = numpy_generator(subject.settings.seed, f"permutations {ranking.measure}")
+        attributes, names = material.attributes[:n], material.faces.names
+        kept.append(enrichment.enrichment(ranking.measure, ranking.values, attributes, names, covariates, generator))
+    enrichment.save_enrichment(path, kept)

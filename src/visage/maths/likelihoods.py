@@ -52,3 +52,12 @@ def bernoulli_surrogate(x: Tensor, logits: Tensor) -> Tensor:
 def standard_normal_kl(mean: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mean, exp(logvar)) || N(0, 1)), elementwise, in nats (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar)
+
+
+def sampled_standard_normal_kl(mean: Tensor, logvar: Tensor, eps: Tensor) -> Tensor:
+    """Log q(z) - log N(z; 0, 1) at z = mean + exp(logvar / 2) eps, q = N(mean, exp(logvar)), elementwise, in nats.
+
+    Over eps ~ N(0, 1) its expectation is `standard_normal_kl` (Kingma & Welling 2014, arXiv:1312.6114, eq. 6).
+    """
+    z = mean + torch.exp(0.5 * logvar) * eps
+    return 0.5 * (z.square() - eps.square() - logvar)

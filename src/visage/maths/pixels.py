@@ -24,8 +24,12 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def levels(x: Tensor) -> Tensor:
-    """x11 to the integer values v it stands for, as floats."""
-    return ((x + 1.0) * 127.5).round()
+    """x11 to the integer values v it stands for, as floats; the gradient is that of 127.5 (x + 1), before rounding.
+
+    So a density of dequantised values has a gradient in x (straight through, Bengio et al. 2013, arXiv:1308.3432).
+    """
+    values = (x + 1.0) * 127.5
+    return values.round() + (values - values.detach())  # plus 0, to the bit
 
 
 def dequantize(x: Tensor, u: Tensor) -> Tensor:

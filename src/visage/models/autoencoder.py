@@ -26,7 +26,7 @@ from annotated_types import Ge, Le, MinLen, MultipleOf
 from torch import Tensor, nn
 
 from visage.maths import noise, pixels
-from visage.maths.likelihoods import laplace_log_density, standard_normal_kl
+from visage.maths.likelihoods import laplace_log_density, sampled_standard_normal_kl, standard_normal_kl
 from visage.models.base import (
     Batch,
     Bound,
@@ -167,10 +167,14 @@ class Autoencoder(GenerativeModel):
         """Distortion and rate of each image, for u (B, 3, S, S) in [0, 1) and eps (B, C, s, s) from N(0, I)."""
         y = pixels.dequantize(x, u)
         mu, logvar = self.encoder(2 * y - 1)
-        centre = self.decoder(mu + torch.exp(0.5 * logvar) * eps)
-        log_density = laplace_log_density(y, (centre + 1) / 2, self.log_scale()).sum((1, 2, 3))
-        distortion = pixels.quantization_nats(x[0].numel()) - log_density
+        distortion = self.distortion(y, mu + torch.exp(0.5 * logvar) * eps)
         return Bound(distortion, standard_normal_kl(mu, logvar).sum((1, 2, 3)))
+
+    def distortion(self, y: Tensor, z: Tensor) -> Tensor:
+        """-log p(x|z) of the 8-bit image, (B,), for y (B, 3, S, S) in y01 and z (B, C, s, s)."""
+        centre = self.decoder(z)
+        log_density = laplace_log_density(y, (centre + 1) / 2, self.log_scale()).sum((1, 2, 3))
+        return pixels.quantization_nats(y[0].numel()) - log_density
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mu and log sigma^2 of images whose values lie in the middle of their bins, u = 1/2."""
@@ -207,9 +211,21 @@ class Autoencoder(GenerativeModel):
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """The ELBO from one draw of u and z, at lambda = 1."""
+        return self.parts(x, *self.draws(x, generator))
+
+    def draws(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """U (B, 3, S, S) from U[0, 1) and eps (B, C, s, s) from N(0, I), image by image."""
         draws = [(noise.rand(1, x.shape[1:], generator), noise.randn(1, self.latent_shape, generator)) for _ in x]
         u, eps = (torch.cat(part).to(x.device) for part in zip(*draws, strict=True))
-        return self.parts(x, u, eps)
+        return u, eps
+
+    def log_weight(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """-distortion - log q(z|x) / p(z), where the bound has the mean of the second term over z."""
+        u, eps = self.draws(x, generator)
+        y = pixels.dequantize(x, u)
+        mu, logvar = self.encoder(2 * y - 1)
+        rate = sampled_standard_normal_kl(mu, logvar, eps).sum((1, 2, 3))
+        return -self.distortion(y, mu + torch.exp(0.5 * logvar) * eps) - rate
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The rate: how far from the origin an image's latents lie, and how sharply they are known."""

@@ -99,8 +99,14 @@ class GenerativeModel(nn.Module, ABC):
     """The recipe in whose latents this model works; its constructor takes that model, which `Compresses`, third."""
     chosen_by_likelihood: ClassVar[bool] = True
     """Whether a training keeps the weights with the best validation likelihood; else, or without one, the last."""
+    discriminator_score: ClassVar[str] = ""
+    """Which of `ScoresOod.ood_scores` is minus the output of a network trained to tell training images from samples."""
     likelihood_calls: int = 1
     """Network calls behind one image's likelihood or bound; where it takes many, it is measured on fewer images."""
+    score_calls: int = 1
+    """Network calls behind one image's `ood_scores`, likewise."""
+    sample_calls: int = 1
+    """Network calls behind one image of `Samples.sample`."""
 
     @property
     def attributes(self) -> Sequence[str]:
@@ -232,6 +238,20 @@ class Compresses(Protocol):
 
 
 @runtime_checkable
+class Quantizes(Protocol):
+    """Describes an image by entries of a codebook."""
+
+    @property
+    def codebook_size(self) -> int:
+        """K, the entries that there are."""
+        ...
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return (B, ...) integers below K for x (B, 3, S, S)."""
+        ...
+
+
+@runtime_checkable
 class Reconstructs(Protocol):
     """Maps an image to its code and back, without randomness."""
 
@@ -301,6 +321,19 @@ class HasBound(Protocol):
 
 
 @runtime_checkable
+class ImportanceWeighted(Protocol):
+    """Tightens its bound: the log of the mean of several weights lies between `HasBound.bound` and log P(image)."""
+
+    def log_weight(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return (B,), nats per 8-bit image: log P(x, z) - log q(z | x) at one draw z ~ q(z | x).
+
+        Its expectation is the ELBO, that of its exponential P(x) (Burda et al. 2016, arXiv:1509.00519, section 3).
+        Where images are dequantised, u ~ U[0, 1) is drawn along with z and log p(x, z) is taken as in `HasLogProb`.
+        """
+        ...
+
+
+@runtime_checkable
 class EstimatesLogProb(Protocol):
     """Estimates log p(image): neither exact nor a bound (a numerical solver and random probes stand behind it)."""
 
@@ -318,6 +351,27 @@ class ScoresOod(Protocol):
         ...
 
 
+@runtime_checkable
+class ScoresOodSlowly(Protocol):
+    """Scores that take many network calls for one image, and are measured on fewer images."""
+
+    slow_ood_calls: int
+    """Network calls behind all of them for one image; a pass forward and back counts as three."""
+
+    def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return name -> (B,), as in `ScoresOod`; works under `torch.no_grad`, leaves no gradients in parameters."""
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """Shows what its network makes of an image on the way to its purpose; elsewhere `Encodes.encode` stands for it."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return (B, F) float32 for x (B, 3, S, S), without randomness; F is some hundreds at most."""
+        ...
+
+
 CAPABILITIES: tuple[type, ...] = (
     Samples,
     SamplesGiven,
@@ -331,7 +385,8 @@ CAPABILITIES: tuple[type, ...] = (
     EstimatesLogProb,
     ScoresOod,
 )
-"""What can be asked of every model; `HasVariants`, `Guides`, `Compresses` are extras: their absence needs no reason."""
+"""What can be asked of every model. `HasVariants`, `Guides`, `Compresses`, `ImportanceWeighted`, `ScoresOodSlowly` and
+`HasFeatures` are extras: their absence needs no reason."""
 UNLESS_SAID: Mapping[type, str] = {
     SamplesGiven: "learns from images alone and knows no attributes",
     Translates: "learns one kind of image, not the way between two",

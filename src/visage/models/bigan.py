@@ -154,6 +154,7 @@ class BiGAN(GenerativeModel):
     """
 
     paper = "Donahue et al. 2017, arXiv:1605.09782; ALI: Dumoulin et al. 2017, arXiv:1606.00704"
+    discriminator_score = "discriminator"
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
 
     def __init__(self, config: BiGANConfig, size: int) -> None:
@@ -234,6 +235,10 @@ class BiGAN(GenerativeModel):
         seen, remade = self.discriminator.features(x, codes), self.discriminator.features(self.decode(codes), codes)
         logits: Tensor = self.discriminator.head(seen)
         return {"discriminator": -logits.float(), "features": (seen - remade).abs().float().mean(1)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """D's last hidden layer for x with its code E(x)."""
+        return self.discriminator.features(x, self.encode(x)).float()
 
 
 def beliefs(encoded: Tensor, generated: Tensor) -> dict[str, Tensor]:

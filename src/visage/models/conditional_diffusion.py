@@ -33,6 +33,7 @@ from annotated_types import Ge, Gt, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
 from visage.maths import diffusion, noise
+from visage.maths.likelihoods import HALF_BIN
 from visage.models.base import INITIAL_IMAGES, Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Step
 from visage.nn.unet import UNet
 
@@ -71,6 +72,10 @@ GUIDANCE_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Strengths w at which guidance is shown."""
 OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
 """Shares of T at which an image is made noisy to see how well the noise is found again."""
+FEATURE_TIME = 1
+"""Of `OOD_TIMES`, where the network's features are taken: 0.1 T."""
+REDRAWN, REDRAW_STEPS = (0.1, 0.25, 0.5), 5
+"""Shares of T up to which an image is made noisy to be drawn again, and the steps of DDIM that each takes."""
 
 
 class Denoiser(nn.Module):
@@ -111,6 +116,8 @@ class ConditionalDiffusion(GenerativeModel):
     """
 
     paper = "Ho & Salimans 2022, arXiv:2207.12598"
+    score_calls = len(OOD_TIMES)
+    slow_ood_calls = len(REDRAWN) * REDRAW_STEPS
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     rows: Tensor
     probes: Tensor
@@ -119,6 +126,7 @@ class ConditionalDiffusion(GenerativeModel):
         super().__init__()
         self.config, self.shape = config, (3, size, size)
         self.likelihood_calls = config.bound_terms
+        self.sample_calls = config.sampling_steps * (2 if config.guidance else 1)
         self.denoiser = Denoiser(config, size)
         # no buffer: it stays float64 on the CPU, where t is drawn
         self.alpha_bars = diffusion.alpha_bars(diffusion.cosine_betas(config.timesteps))
@@ -155,9 +163,12 @@ class ConditionalDiffusion(GenerativeModel):
 
     def output(self, x_t: Tensor, t: Tensor, y: Tensor, known: Tensor) -> Tensor:
         """What the network predicts from x_t (B, 3, S, S); t (B,) integers and known (B,) on the CPU."""
-        time = 1000 / self.config.timesteps * t
-        prediction: Tensor = self.denoiser(x_t, time.to(x_t.device), y.to(x_t.device), known.to(x_t.device))
+        prediction: Tensor = self.denoiser(x_t, self.time(t, x_t), y.to(x_t.device), known.to(x_t.device))
         return prediction
+
+    def time(self, t: Tensor, x_t: Tensor) -> Tensor:
+        """What the network is told of t (B,), where x_t is."""
+        return (1000 / self.config.timesteps * t).to(x_t.device)
 
     def unconditional(self, x_t: Tensor, t: Tensor) -> Tensor:
         """What the network predicts for the null token."""
@@ -187,7 +198,10 @@ class ConditionalDiffusion(GenerativeModel):
 
     def ddim(self, x: Tensor, y: Tensor | None, w: float) -> Tensor:
         """From x_T (n, 3, S, S) to x_0, deterministic, guided to y (n, A) by w; without y by the null token."""
-        times = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
+        return self.walk(x, diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps), y, w)
+
+    def walk(self, x: Tensor, times: Sequence[int], y: Tensor | None, w: float) -> Tensor:
+        """The same backwards through times that rise from 0 to that of x."""
         for t, s in pairwise(times[::-1]):
             now = torch.full((len(x),), t)
             output = self.unconditional(x, now) if y is None else self.guided(x, now, y, w)
@@ -261,3 +275,25 @@ class ConditionalDiffusion(GenerativeModel):
             _, eps = self.split(x_t, t, self.unconditional(x_t, t))
             errors.append((eps - probe).square().mean((1, 2, 3)))
         return {"denoising": torch.stack(errors).mean(0)}
+
+    def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """How far from x the null token's DDIM ends that starts at x with noise (Graham et al. 2023, arXiv:2211.07740).
+
+        Log of the squared error, mean over `REDRAWN` (logs: no time outweighs another), the same noise for every image.
+        Errors below half an 8-bit level count as that: an even image may come back exactly.
+        """
+        logs = []
+        for share, probe in zip(REDRAWN, self.probes, strict=False):
+            start = max(1, round(share * self.config.timesteps))
+            times = diffusion.spaced_times(start, min(REDRAW_STEPS, start))
+            abar = self.alpha_bars[start].expand(len(x))
+            back = self.walk(diffusion.diffuse(x, probe.expand_as(x), abar), times, None, 0.0)
+            logs.append((back - x).square().mean((1, 2, 3)).clamp(min=HALF_BIN**2).log())
+        return {"redrawing": torch.stack(logs).mean(0)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The U-Net's middle, told the null token, for x with the noise of 0.1 T, the same for every image."""
+        t = torch.full((len(x),), max(1, round(OOD_TIMES[FEATURE_TIME] * self.config.timesteps)))
+        x_t = diffusion.diffuse(x, self.probes[FEATURE_TIME].expand_as(x), self.alpha_bars[t])
+        null = self.denoiser.null.expand(len(x), -1)
+        return self.denoiser.unet.features(x_t, self.time(t, x_t), null)

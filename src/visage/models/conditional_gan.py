@@ -170,6 +170,7 @@ class ConditionalGAN(GenerativeModel):
     """
 
     paper = "Mirza & Osindero 2014, arXiv:1411.1784; projection: Miyato & Koyama 2018, arXiv:1802.05637"
+    discriminator_score = "discriminator"
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     rows: Tensor
 
@@ -261,3 +262,7 @@ class ConditionalGAN(GenerativeModel):
         """
         y = signs(self.rows.mean(0)).expand(len(x), -1)
         return {"discriminator": -self.discriminator(x, y)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """phi(x), which knows no y."""
+        return self.discriminator.phi(x)

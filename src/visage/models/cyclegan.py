@@ -156,6 +156,11 @@ class Judge(nn.Module):
         found: Tensor = self.layers(x).float()
         return found
 
+    def features(self, x: Tensor) -> Tensor:
+        """Activations before the last convolution, mean over positions, (B, channels there), float32."""
+        activations: Tensor = self.layers[:-1](x).float()
+        return activations.mean((2, 3))
+
 
 class History(nn.Module):
     """Generated images for a judge to see again (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3)."""
@@ -285,3 +290,7 @@ class CycleGAN(GenerativeModel):
         for name, judge in (("discriminator_a", self.judge_a), ("discriminator_b", self.judge_b)):
             scores[name] = -judge(x).mean((1, 2, 3))
         return scores
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layers of D_A and of D_B, one after the other."""
+        return torch.cat([self.judge_a.features(x), self.judge_b.features(x)], dim=1)

@@ -89,6 +89,11 @@ class Discriminator(nn.Module):
         logits: Tensor = self.layers(x).float()
         return logits
 
+    def features(self, x: Tensor) -> Tensor:
+        """Activations before the last convolution, mean over positions, (B, channels there), float32."""
+        activations: Tensor = self.layers[:-2](x).float()
+        return activations.mean((2, 3))
+
 
 class DCGAN(GenerativeModel):
     """A generator and a discriminator that play against each other.
@@ -98,6 +103,7 @@ class DCGAN(GenerativeModel):
     """
 
     paper = "Radford et al. 2016, arXiv:1511.06434"
+    discriminator_score = "discriminator"
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
 
     def __init__(self, config: DCGANConfig, size: int) -> None:
@@ -153,3 +159,7 @@ class DCGAN(GenerativeModel):
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """-D(x): weak by construction, D has only learned to tell training images from G's."""
         return {"discriminator": -self.discriminator(x)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """D's last hidden layer, mean over positions."""
+        return self.discriminator.features(x)

@@ -34,6 +34,7 @@ from annotated_types import Ge, Lt, MultipleOf
 from torch import Tensor
 
 from visage.maths import diffusion, noise
+from visage.maths.likelihoods import HALF_BIN
 from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Sampler, Step
 from visage.nn.unet import UNet
 
@@ -67,6 +68,10 @@ class DDPMConfig:
 
 OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
 """Shares of T at which an image is made noisy to see how well the noise is found again."""
+FEATURE_TIME = 1
+"""Of `OOD_TIMES`, where the network's features are taken: 0.1 T."""
+REDRAWN, REDRAW_STEPS = (0.1, 0.25, 0.5), 5
+"""Shares of T up to which an image is made noisy to be drawn again, and the steps of DDIM that each takes."""
 
 
 class DDPM(GenerativeModel):
@@ -77,6 +82,8 @@ class DDPM(GenerativeModel):
     """
 
     paper = "Ho et al. 2020, arXiv:2006.11239; DDIM: Song et al. 2021, arXiv:2010.02502"
+    score_calls = len(OOD_TIMES)
+    slow_ood_calls = len(REDRAWN) * REDRAW_STEPS
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     probes: Tensor
 
@@ -84,6 +91,7 @@ class DDPM(GenerativeModel):
         super().__init__()
         self.config, self.shape = config, (3, size, size)
         self.likelihood_calls = config.bound_terms
+        self.sample_calls = config.timesteps if config.sampler == "ancestral" else config.sampling_steps
         self.denoiser = UNet(
             3,
             size,
@@ -119,8 +127,12 @@ class DDPM(GenerativeModel):
 
     def output(self, x_t: Tensor, t: Tensor) -> Tensor:
         """What the network predicts from x_t (B, 3, S, S) at t (B,) integers on the CPU."""
-        prediction: Tensor = self.denoiser(x_t, (1000 / self.config.timesteps * t).to(x_t.device))
+        prediction: Tensor = self.denoiser(x_t, self.time(t, x_t))
         return prediction
+
+    def time(self, t: Tensor, x_t: Tensor) -> Tensor:
+        """What the network is told of t (B,), where x_t is."""
+        return (1000 / self.config.timesteps * t).to(x_t.device)
 
     def predict(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """x_0^ in [-1, 1], as pixels are, and the noise eps^ that goes with it; t as in `output`."""
@@ -152,7 +164,10 @@ class DDPM(GenerativeModel):
 
     def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
         """From x_T (n, 3, S, S) to x_0 in so many network calls (DDIM eq. 12); eta > 0 draws noise from `rows`."""
-        times = diffusion.spaced_times(self.config.timesteps, steps)
+        return self.walk(x, diffusion.spaced_times(self.config.timesteps, steps), eta, rows)
+
+    def walk(self, x: Tensor, times: Sequence[int], eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
+        """DDIM backwards through times that rise from 0 to that of x."""
         for t, s in pairwise(times[::-1]):
             x0, eps = self.predict(x, torch.full((len(x),), t))
             a, b, c = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], eta)
@@ -222,3 +237,24 @@ class DDPM(GenerativeModel):
             _, eps = self.predict(diffusion.diffuse(x, probe.expand_as(x), self.alpha_bars[t]), t)
             errors.append((eps - probe).square().mean((1, 2, 3)))
         return {"denoising": torch.stack(errors).mean(0)}
+
+    def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """How far from x DDIM ends that starts at x with noise (Graham et al. 2023, arXiv:2211.07740): no randomness.
+
+        Log of the squared error, mean over `REDRAWN` (logs: no time outweighs another), the same noise for every image.
+        Errors below half an 8-bit level count as that: an even image may come back exactly.
+        """
+        logs = []
+        for share, probe in zip(REDRAWN, self.probes, strict=False):
+            start = max(1, round(share * self.config.timesteps))
+            times = diffusion.spaced_times(start, min(REDRAW_STEPS, start))
+            abar = self.alpha_bars[start].expand(len(x))
+            back = self.walk(diffusion.diffuse(x, probe.expand_as(x), abar), times)
+            logs.append((back - x).square().mean((1, 2, 3)).clamp(min=HALF_BIN**2).log())
+        return {"redrawing": torch.stack(logs).mean(0)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The U-Net's middle for x with the noise of 0.1 T, the same for every image."""
+        t = torch.full((len(x),), max(1, round(OOD_TIMES[FEATURE_TIME] * self.config.timesteps)))
+        x_t = diffusion.diffuse(x, self.probes[FEATURE_TIME].expand_as(x), self.alpha_bars[t])
+        return self.denoiser.features(x_t, self.time(t, x_t))

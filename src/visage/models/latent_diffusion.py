@@ -66,6 +66,8 @@ class LatentDiffusionConfig:
 
 OOD_TIMES = (0.05, 0.1, 0.25, 0.5)
 """Shares of T at which an image's latents are noised for its score."""
+FEATURE_TIME = 0.1
+"""The share of T at which the network's features are taken."""
 
 
 def betas(timesteps: int) -> Tensor:
@@ -102,6 +104,7 @@ class LatentDiffusion(GenerativeModel):
         if not isinstance(first, FirstStage):
             raise TypeError(f"{type(first).__name__} does not compress images: it cannot be a first stage")
         self.config, self.shape = config, first.latent_shape
+        self.sample_calls = config.sampling_steps + 1  # the last one decodes
         self.abar = diffusion.alpha_bars(betas(config.timesteps))
         self.first = first.eval().requires_grad_(False)
         self.register_buffer("scale", torch.ones(()))
@@ -154,8 +157,12 @@ class LatentDiffusion(GenerativeModel):
 
     def output(self, z_t: Tensor, t: Tensor) -> Tensor:
         """What the network predicts from z_t (B, C, s, s) at t (B,) on the CPU; it is told 1000 t / T."""
-        prediction: Tensor = self.unet(z_t, (1000 / self.config.timesteps * t).to(z_t.device))
+        prediction: Tensor = self.unet(z_t, self.time(t, z_t))
         return prediction
+
+    def time(self, t: Tensor, z_t: Tensor) -> Tensor:
+        """What the network is told of t (B,), where z_t is."""
+        return (1000 / self.config.timesteps * t).to(z_t.device)
 
     def denoise(self, z_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The network's estimates of z and eps at time t, 1..T, for z_t (B, C, s, s)."""
@@ -221,3 +228,11 @@ class LatentDiffusion(GenerativeModel):
             _, guess = self.denoise(diffusion.diffuse(z, eps, self.abar[t].expand(len(z))), t)
             errors.append((guess - eps).square().flatten(1).mean(1))
         return {"latent_denoising": torch.stack(errors).mean(0), "latent_length": z.flatten(1).norm(dim=1)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The U-Net's middle for the means of the latents with the noise of 0.1 T, the same for every image."""
+        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
+        t = torch.full((len(z),), max(1, round(FEATURE_TIME * self.config.timesteps)))
+        eps = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(z.device).expand_as(z)
+        z_t = diffusion.diffuse(z, eps, self.abar[t])
+        return self.unet.features(z_t, self.time(t, z_t))

@@ -73,6 +73,8 @@ EMBEDDED = 999.0
 """What the time embedding gets at t = 1."""
 OOD_NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
 """The sigma / a at which `ood_scores` looks, from fine texture to the coarse outline."""
+FEATURE_NOISE = 0.3
+"""The sigma / a at which the network's features are taken; VP: t = 0.09."""
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """(x (B, 3, S, S), t (B,)) -> (B, 3, S, S): grad log p_t(x)."""
@@ -249,6 +251,9 @@ class ScoreSDE(GenerativeModel):
             patch=config.patch,
         )
         self.likelihood_calls = 4 * config.likelihood_steps
+        pc = config.pc_steps * (2 if config.snr else 1)
+        self.score_calls = len(OOD_NOISE)
+        self.sample_calls = (pc if config.sampler == "pc" else 4 * config.ode_steps) + 1  # the last one denoises
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         """The network alone."""
@@ -364,6 +369,15 @@ class ScoreSDE(GenerativeModel):
             wrong = sigma * self.score(a * y + sigma * epsilon, _each(t, x)) + epsilon
             logs.append(wrong.square().flatten(1).mean(1).log())
         return {"denoising": torch.stack(logs).mean(0)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The U-Net's middle for x with the noise of `FEATURE_NOISE`, the same for every image."""
+        y = dequantized(x, torch.full_like(x, 0.5))
+        epsilon = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
+        t = self.sde.time(torch.tensor(FEATURE_NOISE, dtype=torch.float64).log())
+        a, sigma = self.sde.a(t), self.sde.sigma(t)
+        x_t = (a * y + sigma * epsilon) / (a**2 + sigma**2).sqrt()
+        return self.net.features(x_t, EMBEDDED * _each(t, x))
 
 
 def dequantized(x: Tensor, u: Tensor) -> Tensor:

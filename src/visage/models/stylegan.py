@@ -266,14 +266,18 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, float32; in training they also tell how different the images of a group are."""
+        logits: Tensor = self.out(self.features(x)).float()
+        return logits[:, 0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer, (B, channels at 4 pixels)."""
         x = self.blocks(lrelu(self.from_rgb(x)))
         seen = spread(x) if self.training else self.spread.expand(len(x))
         if self.training:
             self.spread.lerp_(seen.detach().mean(), 1 - SPREAD_DECAY)
         plane = seen[:, None, None, None].expand(-1, 1, 4, 4)
         x = lrelu(self.conv(torch.cat([x, plane.to(x.dtype)], dim=1)))
-        logits: Tensor = self.out(lrelu(self.dense(x.flatten(1)))).float()
-        return logits[:, 0]
+        return lrelu(self.dense(x.flatten(1)))
 
 
 # --- The model
@@ -287,6 +291,7 @@ class StyleGAN(GenerativeModel):
     """
 
     paper = "Karras et al. 2020, arXiv:1912.04958"
+    discriminator_score = "discriminator"
     path: ClassVar[Literal["lerp", "slerp"]] = "lerp"  # W has no sphere: f unfolds it so that straight ways are natural
     w_avg: Tensor
     pl_mean: Tensor
@@ -408,3 +413,7 @@ class StyleGAN(GenerativeModel):
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """-D(x): weak by construction, D has only learned to tell training images from G's."""
         return {"discriminator": -self.discriminator(x)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """D's last hidden layer."""
+        return self.discriminator.features(x).float()

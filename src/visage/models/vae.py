@@ -36,9 +36,10 @@ from visage.maths.likelihoods import (
     discretized_logistic_log_prob,
     gaussian_log_density,
     laplace_log_density,
+    sampled_standard_normal_kl,
     standard_normal_kl,
 )
-from visage.models.base import Batch, Bound, GenerativeModel, HasBound, HasLogProb, Phase, Step
+from visage.models.base import Batch, Bound, GenerativeModel, HasBound, HasLogProb, ImportanceWeighted, Phase, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ SIGMA_START = 0.1
 """Where a learned sigma starts."""
 SIGMA_SPEED = 10.0
 """Of log sigma relative to a weight: Adam moves both by about lr a step, and log sigma has further to go."""
+REGRET_STEPS, REGRET_RATE = 30, 0.1
+"""Steps of Adam, and their length, to the best q(z|x) of one image."""
 
 
 # --- Likelihoods: what q and p(x|z) are given of an image, its likelihood given the decoder's output h, the mean
@@ -220,6 +223,7 @@ class VAE(GenerativeModel):
     """
 
     paper = "Kingma & Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017, ICLR"
+    slow_ood_calls = 3 * (REGRET_STEPS + 1)  # of the decoder, half of the network, with two codes
     path: ClassVar[Literal["lerp", "slerp"]] = "lerp"  # means of q lie inside the sphere of the prior's draws
 
     def __init__(self, config: VAEConfig, size: int) -> None:
@@ -260,6 +264,10 @@ class VAE(GenerativeModel):
         """Distortion and rate of each image, for u (B, 3, S, S) in [0, 1) and eps (B, latent_dim) from N(0, I)."""
         seen = self.likelihood.observe(x, u)
         mu, logvar = self.encoder(seen)
+        return self.around(seen, mu, logvar, eps)
+
+    def around(self, seen: Tensor, mu: Tensor, logvar: Tensor, eps: Tensor) -> Bound:
+        """The same for any q = N(mu, exp(logvar)), (B, latent_dim) each, and images as p(x|z) observes them."""
         z = mu + torch.exp(0.5 * logvar) * eps
         distortion = -self.likelihood.log_prob(seen, self.decoder(z))
         return Bound(distortion, standard_normal_kl(mu, logvar).sum(1))
@@ -267,10 +275,11 @@ class VAE(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No exact likelihood; no bound either from the Bernoulli surrogate."""
+        """No exact likelihood; no bound either from the Bernoulli surrogate, and none to tighten."""
         reasons: dict[type, str] = {HasLogProb: "a VAE bounds log p(x), it does not compute it"}
         if self.config.likelihood == "bernoulli":
-            reasons[HasBound] = "the Bernoulli surrogate is no density on real-valued pixels, so it bounds nothing"
+            nothing = "the Bernoulli surrogate is no density on real-valued pixels, so it bounds nothing"
+            reasons |= {HasBound: nothing, ImportanceWeighted: nothing}
         return reasons
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -296,10 +305,22 @@ class VAE(GenerativeModel):
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """The ELBO of the 8-bit images from one draw of u and z, at beta = 1 whatever the training's beta."""
+        return self.parts(x, *self.draws(x, generator))
+
+    def draws(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """U (B, 3, S, S) from U[0, 1) and eps (B, latent_dim) from N(0, I), image by image."""
         code = (self.config.latent_dim,)
-        draws = [(noise.rand(1, x.shape[1:], generator), noise.randn(1, code, generator)) for _ in x]  # image by image
+        draws = [(noise.rand(1, x.shape[1:], generator), noise.randn(1, code, generator)) for _ in x]
         u, eps = (torch.cat(part).to(x.device) for part in zip(*draws, strict=True))
-        return self.parts(x, u, eps)
+        return u, eps
+
+    def log_weight(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """-distortion - log q(z|x) / p(z), where the bound has the mean of the second term over z."""
+        u, eps = self.draws(x, generator)
+        seen = self.likelihood.observe(x, u)
+        mu, logvar = self.encoder(seen)
+        rate = sampled_standard_normal_kl(mu, logvar, eps).sum(1)
+        return -self.around(seen, mu, logvar, eps).distortion - rate
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The rate; before it the cross-entropy where there is no bound that could be compared."""
@@ -308,3 +329,22 @@ class VAE(GenerativeModel):
             return {"bce": parts.distortion, "kl": parts.rate}
         u = noise.rand(len(x), x.shape[1:], generator, x.device)
         return {"kl": standard_normal_kl(*self.encoder(self.likelihood.observe(x, u))).sum(1)}
+
+    def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Likelihood regret (Xiao et al. 2020, arXiv:2003.02977) in its variant LR_z, in nats, 0 or more.
+
+        By how much the ELBO rises when q(z|x) is fitted to this one image, the decoder as it is: the highest on the way
+        less that of the encoder's q. Both see the same u and the same noise in z: random signs and their opposites,
+        with the mean and the variances of N(0, I). In normal draws, a q fitted to them hides where eps is near 0.
+        """
+        u, eps = self.draws(x, generator)
+        signs, seen = eps.sign(), self.likelihood.observe(x, u)
+        mu, logvar = (part.detach().requires_grad_() for part in self.encoder(seen))
+        adam, elbos = torch.optim.Adam([mu, logvar], REGRET_RATE), []
+        with torch.enable_grad():
+            for _ in range(REGRET_STEPS + 1):
+                elbo = 0.5 * (self.around(seen, mu, logvar, signs).elbo + self.around(seen, mu, logvar, -signs).elbo)
+                elbos.append(elbo.detach())
+                mu.grad, logvar.grad = torch.autograd.grad(-elbo.sum(), (mu, logvar))  # parameters get none
+                adam.step()
+        return {"regret": torch.stack(elbos).amax(0) - elbos[0]}

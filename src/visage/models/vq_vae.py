@@ -311,6 +311,7 @@ class VQVAE(GenerativeModel):
                 f"size {size} cannot be halved {config.halvings} times: choose a multiple of {2**config.halvings}"
             )
         self.config, self.side = config, size >> config.halvings
+        self.sample_calls = self.side**2 + 1  # the prior draws one code after the other; the last one decodes
         self.encoder = Encoder(config)
         self.codebook = Codebook(config)
         self.decoder = Decoder(config)
@@ -362,6 +363,11 @@ class VQVAE(GenerativeModel):
     def rate(self, k: Tensor) -> Tensor:
         """-log p(k), (B,)."""
         return F.cross_entropy(self.prior_net(k), k, reduction="none").sum((1, 2))
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return self.config.codes
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

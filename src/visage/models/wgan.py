@@ -171,6 +171,11 @@ class Critic(nn.Module):
         opinion: Tensor = self.layers(x).float()
         return opinion
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the linear layer at the end is given, mean over positions, (B, channels there), float32."""
+        activations: Tensor = self.layers[:-3](x).float()
+        return activations.mean((2, 3))
+
 
 # --- The model
 
@@ -183,6 +188,7 @@ class WGAN(GenerativeModel):
     """
 
     paper = "Arjovsky et al. 2017, arXiv:1701.07875; penalty: Gulrajani et al. 2017, arXiv:1704.00028"
+    discriminator_score = "critic"
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
 
     def __init__(self, config: WGANConfig, size: int) -> None:
@@ -264,3 +270,7 @@ class WGAN(GenerativeModel):
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """-f(x): weak by construction, f has only learned to tell training images from g's."""
         return {"critic": -self.critic(x)}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The critic's last hidden layer, mean over positions."""
+        return self.critic.features(x)

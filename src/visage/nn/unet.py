@@ -168,21 +168,9 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """x: (B, channels, s, s); t: (B,), of the order of 0 to 1000; condition: (B, condition)."""
-        e = self.time(sinusoidal_embedding(t, self.width))
-        if self.condition is not None:
-            e = e + self.condition(condition)
-        x = F.pixel_unshuffle(x, self.patch)
-        h = self.stem(x)
-        skips, down, up = [h], iter(self.down), iter(self.up)
-        for i in range(self.levels):
-            for _ in range(self.blocks):
-                h = next(down)(h, e)
-                skips.append(h)
-            if i < self.levels - 1:
-                h = self.downsample[i](h)
-                skips.append(h)
-        for level in self.middle:
-            h = level(h, e)
+        e, x = self.embed(t, condition), F.pixel_unshuffle(x, self.patch)
+        skips = self.descend(x, e)
+        h, up = skips.pop(), iter(self.up)
         for i in range(self.levels):
             for _ in range(self.blocks + 1):
                 h = next(up)(torch.cat([h, skips.pop()], dim=1), e)
@@ -192,3 +180,27 @@ class UNet(nn.Module):
         if self.direct is not None:
             out = out + self.direct(F.silu(e)[:, :, None, None]).float() * x
         return F.pixel_shuffle(out, self.patch)
+
+    def features(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Activations in the middle, mean over positions, (B, channels there) float32; arguments as in `forward`."""
+        return self.descend(F.pixel_unshuffle(x, self.patch), self.embed(t, condition))[-1].float().mean((2, 3))
+
+    def embed(self, t: Tensor, condition: Tensor | None) -> Tensor:
+        """What every block is told: the time, and the condition added to it, (B, 4 width)."""
+        e: Tensor = self.time(sinusoidal_embedding(t, self.width))
+        return e if self.condition is None else e + self.condition(condition)
+
+    def descend(self, x: Tensor, e: Tensor) -> list[Tensor]:
+        """The way down for patches x (B, channels * patch^2, s, s): what goes across; last, what the middle says."""
+        h = self.stem(x)
+        skips, down = [h], iter(self.down)
+        for i in range(self.levels):
+            for _ in range(self.blocks):
+                h = next(down)(h, e)
+                skips.append(h)
+            if i < self.levels - 1:
+                h = self.downsample[i](h)
+                skips.append(h)
+        for level in self.middle:
+            h = level(h, e)
+        return [*skips, h]

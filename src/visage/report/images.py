@@ -13,6 +13,8 @@ from PIL import Image
 from visage.pictures import GAP, enlargement
 
 Tiles = NDArray[np.uint8]
+LEVELS = 64
+"""Of each channel of an inlined picture: what no eye tells from 256, at two thirds of the bytes."""
 SEAM = 1
 """Transparent pixels between tiles, before the browser enlarges them."""
 
@@ -58,7 +60,7 @@ def inline(path: Path, size: int) -> Inlined:
         return _inline(np.asarray(picture.convert("RGBA")))
 
 
-def over_time(snapshots: Sequence[tuple[float, Path]], size: int, most: int = 9) -> list[tuple[float, Inlined]]:
+def over_time(snapshots: Sequence[tuple[float, Path]], size: int, most: int = 7) -> list[tuple[float, Inlined]]:
     """The first row of some grids, evenly spaced from the first to the last: the same noise at different moments."""
     chosen = sorted({round(i) for i in np.linspace(0, len(snapshots) - 1, min(most, len(snapshots)))})
     strips = []
@@ -68,8 +70,22 @@ def over_time(snapshots: Sequence[tuple[float, Path]], size: int, most: int = 9)
     return strips
 
 
-def gallery(path: Path, size: int, faces: int) -> list[Inlined] | None:
-    """Cut a failure gallery into one image per face, its reconstruction beside it; None where it is no such grid."""
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A gallery's picture, of which the page shows one face at a time.
+
+    size: side of a face in pixels; high: images on top of each other, 2 where a reconstruction stands below the face.
+    places: (x, y) of each face in percent, as CSS positions a background.
+    """
+
+    image: Inlined
+    size: int
+    high: int
+    places: Sequence[tuple[float, float]]
+
+
+def sheet(path: Path, size: int, faces: int) -> Sheet | None:
+    """Lay out the picture of a gallery; None where it is no grid of so many faces."""
     tiles = cut(path, size)
     if tiles is None:
         return None
@@ -77,13 +93,15 @@ def gallery(path: Path, size: int, faces: int) -> list[Inlined] | None:
     high = 2 if rows * columns >= 2 * faces else 1
     if rows % high or (rows // high) * columns < faces:
         return None
-    blocks = tiles.reshape(rows // high, high, columns, *tiles.shape[2:]).transpose(0, 2, 1, 3, 4, 5)
-    return [join(block[None]) for block in blocks.reshape(-1, high, *tiles.shape[2:])[:faces]]
+    right, down = max(columns - 1, 1) / 100, max(rows // high - 1, 1) / 100
+    places = [(i % columns / right, i // columns / down) for i in range(faces)]
+    return Sheet(join(tiles), size, high, places)
 
 
 def _inline(pixels: NDArray[np.uint8]) -> Inlined:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, format="WEBP", lossless=True, quality=25)
+    rounded = np.round(pixels / 255 * (LEVELS - 1)) * (255 / (LEVELS - 1))
+    Image.fromarray(rounded.round().astype(np.uint8)).save(out, format="WEBP", lossless=True, quality=60)
     return Inlined(
         "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii"), pixels.shape[1], pixels.shape[0]
     )

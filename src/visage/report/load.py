@@ -1,9 +1,10 @@
 """Reading what training and evaluation wrote about one run. A part that is missing is named, never an error."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from visage.errors import UserError
 from visage.files import read_json
 
 Scores = dict[str, NDArray[np.float64]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face of a failure gallery."""
+    """One face of a gallery."""
 
     image_id: str
     value: float
@@ -57,12 +59,70 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class Failures:
-    """The worst faces by `measure`, in the order of the gallery's picture."""
+class Gallery:
+    """The worst, median or best faces by a measure, in the order of `picture`, which is one of the run's pictures."""
 
     measure: str
+    title: str
     unit: str
+    place: str
+    picture: str
     faces: Sequence[Face]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A set of images made from test faces or from noise, and what it isolates."""
+
+    title: str
+    isolates: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tripwire:
+    """Whether training went wrong in one named way. verdict: ok, tripped or undefined; `text` says why."""
+
+    name: str
+    verdict: str
+    value: float | None
+    limit: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """How an attribute is spread over the worst faces and the rest.
+
+    worst_with, rest_with: faces with the attribute; expected: of them among the worst if it made no difference.
+    odds_ratio, ci95: with its interval; adjusted_odds_ratio: at equal contrast and PNG size, None where it has none.
+    p: of Fisher's exact test, None where `tested` is false and `reason` says why.
+    """
+
+    attribute: str
+    worst_with: int
+    rest_with: int
+    expected: float
+    odds_ratio: float
+    ci95: tuple[float, float]
+    p: float | None
+    tested: bool
+    reason: str
+    adjusted_odds_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrichment:
+    """The attributes among the `worst` of `n` faces by a measure.
+
+    p_max: how often a random assignment of attributes has so large a |log odds ratio| somewhere; None where not known.
+    """
+
+    measure: str
+    title: str
+    n: int
+    worst: int
+    p_max: float | None
+    rows: Sequence[Odds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +133,12 @@ class Run:
     history, validation: as the training wrote them, without rows where they are missing.
     snapshots: (thousands of images shown, picture) over the training.
     records: by name; empty where the run is not evaluated.
-    scores: "<test or ood>/<score>" -> (n,) per-image scores, higher = less like the training faces.
+    scores: "<images>/<score>" -> (n,) per-image scores, higher = less like the training faces; images are test, ood,
+        valid, suite.<set>, and the first two with _baseline. "value/<measure>": of the first test images.
+    rows: which test images these are, in the order of the scores.
+    suite: the made sets in the order in which they are shown.
     cost: what training took (seconds, images_per_second, peak_memory_mb, ...); empty where it is not known.
-    sampling: seconds for 64 samples, None where not known.
+    sampling: what drawing samples took (sample_seconds_per_64, sample_gflop); empty where it is not known.
     abilities: capability -> why the model does not have it, empty where it has; empty where the run is not evaluated.
     missing: files that are not there, from the project's root.
     """
@@ -87,16 +150,20 @@ class Run:
     snapshots: Sequence[tuple[float, Path]]
     records: Mapping[str, Record]
     scores: Scores
+    rows: NDArray[np.int64]
+    suite: Mapping[str, Made]
     pictures: Mapping[str, Picture]
-    failures: Failures | None
+    galleries: Sequence[Gallery]
+    tripwires: Sequence[Tripwire]
+    enrichment: Sequence[Enrichment]
     cost: Mapping[str, Any]
-    sampling: float | None
+    sampling: Mapping[str, Any]
     abilities: Mapping[str, str]
     missing: Sequence[str]
 
     @property
     def name(self) -> str:
-        """`<recipe>-<size>`."""
+        """`<recipe>-<size>-<seed>`, by which files, DVC's stages and MLflow's runs are found."""
         return self.config.name
 
 
@@ -123,6 +190,13 @@ class Reader:
         except ValueError as error:
             raise UserError(f"{self.root / path} is no JSON ({error}): delete it and run `dvc repro` again") from error
 
+    def each(self, path: str, read: Callable[[Any], T]) -> list[T]:
+        """The entries of a JSON list."""
+        try:
+            return [read(raw) for raw in self.json(path, [])]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.root / path} has no {error}: delete it and run `dvc repro` again") from error
+
     def csv(self, path: str, columns: Sequence[str]) -> pd.DataFrame:
         """A CSV table; without rows where it is missing."""
         if not self.has(path):
@@ -132,12 +206,12 @@ class Reader:
         except ValueError as error:
             raise UserError(f"{self.root / path} is no table ({error}): delete it and run `dvc repro` again") from error
 
-    def scores(self, path: str) -> Scores:
-        """The per-image scores of faces and other images."""
+    def arrays(self, path: str) -> dict[str, NDArray[Any]]:
+        """The arrays of an NPZ file."""
         if not self.has(path):
             return {}
         with np.load(self.root / path, allow_pickle=False) as stored:
-            return {key: np.asarray(stored[key], np.float64) for key in stored.files if "/" in key}
+            return {key: stored[key] for key in stored.files}
 
 
 def load_run(name: str, root: Path) -> Run:
@@ -153,23 +227,29 @@ def load_run(name: str, root: Path) -> Run:
     train, evaluate = f"runs/{name}/train", f"runs/{name}/evaluate"
     training = reader.json(f"{train}/run.json", {})
     pictures = reader.json(f"{evaluate}/pictures.json", {})
-    failures = reader.json(f"{evaluate}/failures.json", None) if "failures.png" in pictures else None
+    arrays = reader.arrays(f"{evaluate}/scores.npz")
+    galleries = reader.each(f"{evaluate}/failures.json", _gallery)
+    titles = {gallery.measure: gallery.title for gallery in galleries}
     return Run(
         config=config,
         training=training,
         history=reader.csv(f"{train}/history.csv", ["step", "kimg"]),
         validation=reader.csv(f"{train}/validation.csv", ["step", "kimg", "bits_per_dim"]),
         snapshots=_snapshots(root / train / "samples", training),
-        records={raw["name"]: _record(raw) for raw in reader.json(f"{evaluate}/records.json", [])},
-        scores=reader.scores(f"{evaluate}/scores.npz"),
+        records={record.name: record for record in reader.each(f"{evaluate}/records.json", _record)},
+        scores={key: np.asarray(values, np.float64) for key, values in arrays.items() if "/" in key},
+        rows=np.asarray(arrays.get("test_index", []), np.int64),
+        suite={name: _fill(Made, raw) for name, raw in reader.json(f"{evaluate}/suite.json", {}).items()},
         pictures={
             file: Picture(root / evaluate / file, **about)
             for file, about in pictures.items()
             if reader.has(f"{evaluate}/{file}")
         },
-        failures=None if failures is None else _failures(failures),
+        galleries=galleries,
+        tripwires=reader.each(f"{evaluate}/tripwires.json", partial(_fill, Tripwire)),
+        enrichment=reader.each(f"{evaluate}/enrichment.json", partial(_enrichment, titles=titles)),
         cost=reader.json(f"metrics/cost/train/{name}.json", {}),
-        sampling=reader.json(f"metrics/cost/evaluate/{name}.json", {}).get("sample_seconds_per_64"),
+        sampling=reader.json(f"metrics/cost/evaluate/{name}.json", {}),
         abilities=reader.json(f"{evaluate}/abilities.json", {}),
         missing=reader.missing,
     )
@@ -183,12 +263,21 @@ def load_card(root: Path) -> dict[str, Any]:
 
 def _record(raw: Mapping[str, Any]) -> Record:
     interval = raw["ci95"]
-    return Record(**{**raw, "ci95": None if interval is None else (interval[0], interval[1])})
+    return _fill(Record, {**raw, "ci95": None if interval is None else (interval[0], interval[1])})
 
 
-def _failures(raw: Mapping[str, Any]) -> Failures:
-    faces = [Face(face["image_id"], face["value"], face["attributes"]) for face in raw["faces"]]
-    return Failures(raw["measure"], raw["unit"], faces)
+def _gallery(raw: Mapping[str, Any]) -> Gallery:
+    return _fill(Gallery, {**raw, "faces": [_fill(Face, face) for face in raw["faces"]]})
+
+
+def _enrichment(raw: Mapping[str, Any], titles: Mapping[str, str]) -> Enrichment:
+    title = titles.get(raw["measure"], raw["measure"])
+    return _fill(Enrichment, {**raw, "title": title, "rows": [_fill(Odds, row) for row in raw["rows"]]})
+
+
+def _fill(kind: type[T], raw: Mapping[str, Any]) -> T:
+    """The dataclass with its fields from a JSON object, which may hold more."""
+    return kind(**{field.name: raw[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def _snapshots(folder: Path, training: Mapping[str, Any]) -> list[tuple[float, Path]]:

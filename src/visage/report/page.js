@@ -10,6 +10,13 @@ for (const place of document.querySelectorAll("[data-same]")) {
   place.replaceChildren(...copy.childNodes);
 }
 
+function make(tag, text, className) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  if (className) element.className = className;
+  return element;
+}
+
 // Sorts a table by a column. Kinds stay apart (exact, bounds, estimates): ranking across them would mean nothing.
 function sortBy(table, index, direction) {
   const body = table.tBodies[0];
@@ -30,14 +37,18 @@ function sortBy(table, index, direction) {
     if (several && kind !== last) {
       const heading = body.insertRow();
       heading.className = "group";
-      const cell = document.createElement("th");
-      cell.colSpan = table.tHead.rows[0].cells.length;
-      cell.textContent = names[kind];
-      heading.append(cell);
+      heading.append(make("th", names[kind]));
     }
     last = kind;
     body.append(row);
   }
+  span(table);
+}
+
+// Lets the headings of kinds reach over the columns that are shown.
+function span(table) {
+  const shown = [...table.tHead.rows[0].cells].filter((cell) => !cell.hidden).length;
+  for (const cell of table.querySelectorAll("tr.group th")) cell.colSpan = shown;
 }
 
 for (const table of document.querySelectorAll("table.compare")) {
@@ -53,23 +64,103 @@ for (const table of document.querySelectorAll("table.compare")) {
       sortBy(table, index, order === "ascending" ? 1 : -1);
     });
   });
+
+  // Shows the columns of one group, and the footnotes that they need.
+  const board = table.closest(".board");
+  const buttons = [...board.querySelectorAll("[data-view]")];
+  function view(name) {
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.view === name));
+    for (const cell of table.querySelectorAll("[data-views]")) cell.hidden = !cell.dataset.views.split(" ").includes(name);
+    const needed = new Set([...table.querySelectorAll("td:not([hidden]) [data-note]")].map((dash) => dash.dataset.note));
+    for (const note of board.querySelectorAll(".notes li")) note.hidden = !needed.has(note.id);
+    span(table);
+  }
+  for (const button of buttons) button.addEventListener("click", () => view(button.dataset.view));
+  view("headline");
+}
+
+// A number's protocol: what it is, how it was made, and by which commands it is made again.
+const numbers = JSON.parse(document.getElementById("numbers").textContent);
+const protocol = document.getElementById("protocol");
+
+function explain(label, name) {
+  const seeds = numbers.figures[label][name];
+  const [title, meaning] = numbers.about[name];
+  protocol.querySelector("h2").textContent = `${label}: ${title}`;
+  protocol.querySelector("p").textContent = meaning;
+  const rows = protocol.querySelector(".rows");
+  rows.replaceChildren();
+  const values = seeds.map((seed) => seed[1]).filter((value) => value !== null);
+  const list = (pairs) => {
+    const terms = make("dl");
+    for (const [term, text] of pairs) if (text !== "" && text !== null) terms.append(make("dt", term), make("dd", text));
+    rows.append(terms);
+  };
+  if (values.length > 1) {
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    list([["Mean", String(mean)], ["Seeds", `${values.length}, from ${Math.min(...values)} to ${Math.max(...values)}`]]);
+  }
+  const verdict = (numbers.verdicts[name] || {})[label];
+  if (verdict) list([["Beside others", verdict]]);
+  for (const [run, value, low, high, n, ...places] of seeds) {
+    const [kind, unit, note, data, model] = places.map((place) => numbers.texts[place]);
+    const [seed, stage] = numbers.runs[run];
+    if (seeds.length > 1) rows.append(make("h3", `Seed ${seed}`));
+    list([
+      ["Value", value === null ? "–" : String(value)], ["Unit", unit], ["Kind", kind],
+      ["95 % interval", low === null ? "" : `${low} to ${high}`],
+      ["n", n ? `${n}${n < 1000 ? " (indicative: fewer than 1000)" : ""}` : ""],
+      [value === null ? "Why" : "Note", note], ["Data hash", data], ["Model hash", model],
+      ["DVC", stage], ["MLflow run", run],
+    ]);
+  }
+  protocol.showModal();
+  protocol.scrollTop = 0;
 }
 
 // Enlarges a picture by whole factors.
-const dialog = document.querySelector("dialog");
-document.addEventListener("click", (event) => {
-  const image = event.target.closest(".shot img, .face img");
-  if (!image) return;
+const enlarged = document.getElementById("enlarged");
+
+function enlarge(image) {
   const copy = new Image();
   copy.src = image.src;
   copy.alt = image.alt;
   const ratio = window.devicePixelRatio || 1;
   const factor = Math.ceil((1.6 * image.clientWidth * ratio) / image.naturalWidth);
   copy.width = (image.naturalWidth * factor) / ratio;
-  dialog.replaceChildren(copy);
-  dialog.showModal();
+  enlarged.replaceChildren(copy);
+  enlarged.showModal();
+}
+
+function enlargeCut(cut) {
+  const copy = cut.cloneNode();
+  const faces = cut.closest(".faces");
+  copy.style.cssText += faces.style.cssText;
+  copy.style.setProperty("--side", `${3 * cut.clientWidth}px`);
+  enlarged.replaceChildren(copy);
+  enlarged.showModal();
+}
+
+document.addEventListener("click", (event) => {
+  const number = event.target.closest("[data-number]");
+  if (number) explain(...number.dataset.number.split("|"));
+  const image = event.target.closest(".shot img");
+  if (image) enlarge(image);
+  const cut = event.target.closest(".face .cut");
+  if (cut) enlargeCut(cut);
 });
-dialog.addEventListener("click", () => dialog.close());
+enlarged.addEventListener("click", () => enlarged.close());
+protocol.addEventListener("click", (event) => { if (event.target === protocol) protocol.close(); });
+
+// A link to a run opens it.
+function unfold() {
+  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  if (!target) return;
+  for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  target.scrollIntoView();
+}
+window.addEventListener("hashchange", unfold);
+unfold();
 
 // Paper has no clicks.
 window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));

@@ -8,9 +8,11 @@ KINDS = {
     "upper_bound": "upper bound",
     "lower_bound": "lower bound",
     "estimate": "estimate",
+    "counted": "counted",
+    "measured": "measured: differs a little from run to run",
     "undefined": "not defined",
 }
-"""Kinds of records in the words of the page, in the order in which a table groups them."""
+"""Kinds of numbers in the words of the page, in the order in which a table groups them."""
 
 
 def significant(value: float, digits: int = 4) -> str:

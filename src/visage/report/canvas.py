@@ -1,0 +1,150 @@
+"""How figures are drawn: once, and kept twice: as SVG in the page's own text colour, and as PNG on white.
+
+A recipe has one colour and a size one dash and marker, everywhere.
+"""
+
+import html
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from visage.files import replacing
+from visage.report.entries import Entry
+
+INK = "#1b2430"
+"""Colour of text, axes and neutral data; in the page's SVG it becomes `currentColor`."""
+PALETTE = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#882255", "#999933", "#44aa99", "#aa4499", "#6699cc", "#cc6677"),
+    *("#117733", "#ddaa33", "#7f6fc9", "#997700", "#994455", "#77aadd"),
+)
+"""Okabe and Ito's colours that hold on white and on black, then Paul Tol's; so many that neighbours differ most."""
+DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
+MARKERS = ("o", "s", "^", "D")
+WIDTH = 4.3
+"""Inches; the page puts such figures side by side where there is room."""
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.use_mathtext": False,
+    "grid.linewidth": 0.6,
+    "grid.alpha": 0.14,
+    "legend.frameon": False,
+    "legend.handlelength": 1.9,
+    "lines.linewidth": 1.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "visage",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "grid.color": INK,
+    "hatch.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a model of one size is drawn."""
+
+    color: str
+    dash: Any
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A finished figure. name: of its PNG; svg: to stand inside the page."""
+
+    name: str
+    label: str
+    svg: str
+    png: bytes
+
+    def save(self, folder: Path) -> None:
+        """Write `<folder>/<name>.png`."""
+        with replacing(folder / f"{self.name}.png") as temporary:
+            temporary.write_bytes(self.png)
+
+
+def looks(shown: Sequence[Entry]) -> dict[str, Look]:
+    """A look per label: colour by recipe, dash and marker by size, in their order."""
+    recipes = list(dict.fromkeys(entry.config.recipe for entry in shown))
+    sizes = sorted({entry.config.size for entry in shown})
+    return {
+        entry.label: Look(
+            PALETTE[recipes.index(entry.config.recipe) % len(PALETTE)],
+            DASHES[sizes.index(entry.config.size) % len(DASHES)],
+            MARKERS[sizes.index(entry.config.size) % len(MARKERS)],
+        )
+        for entry in shown
+    }
+
+
+@contextmanager
+def canvas(
+    kept: list[Drawing], name: str, title: str, x: str, y: str, height: float = 2.7, legend: bool = True
+) -> Iterator[Axes]:
+    """Draw on the axes it gives; when the block ends the figure is rendered and added to `kept`."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        yield axes
+        handles, labels = axes.get_legend_handles_labels()
+        if legend and len(labels) > 1:
+            rows = -(-len(labels) // 2)
+            figure.set_size_inches(WIDTH, height + 0.17 * rows)
+            figure.legend(handles, labels, loc="outside lower left", ncols=2, columnspacing=1.5)
+        label = f"{title}; {y or 'runs'} against {x}"
+        kept.append(Drawing(name, label, _svg(figure, label), _png(figure)))
+
+
+def _svg(figure: Figure, label: str) -> str:
+    """The figure as an SVG element without ids of its own, addresses or dates, in the page's text colour."""
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
+    out = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(out)  # type: ignore[no-untyped-call]
+    text = out.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    start = f'<svg viewBox="\\1" role="img" aria-label="{html.escape(label)}">'
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', start, text, count=1).replace(INK, "currentColor")
+
+
+def _png(figure: Figure) -> bytes:
+    figure.set_layout_engine("none")  # it is laid out already
+    figure.patch.set_visible(True)
+    figure.dpi = 150
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    return out.getvalue()
