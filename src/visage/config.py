@@ -109,7 +109,7 @@ class EvaluateConfig:
     bootstrap: Annotated[int, Ge(100)]
     suite_images: Annotated[int, Ge(1)]
     importance_draws: Annotated[int, Ge(1)]
-    quality_samples: Annotated[int, Ge(2)]
+    quality_samples: Annotated[int, Ge(6)]
     inception: str | None
     seed: int
 

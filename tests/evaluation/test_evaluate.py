@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 PLACES = ("worst", "median", "best")
 EXTRA = ["masked_mse", "cycle_mse_a", "cycle_mse_b"]
 RECONSTRUCTION = ["recon_mse", "psnr", "ssim"]
-LIKELIHOOD = ["bits_per_dim", "bits_per_dim_iw", "elbo", "distortion", "rate"]
+LIKELIHOOD = ["bits_per_dim", "bits_per_dim_iw", "iw_gain", "elbo", "distortion", "rate"]
 BOARD = ["ood_auroc", "ood_aupr", "ood_fpr95"]
 SUITE_NAMES = [*SUITE, "rare"]
 SAMPLES = ["fd_attr128", "fd_attr128_floor", "kd_attr128", "precision", "recall", "density", "coverage", "memorization"]
@@ -70,7 +70,7 @@ def test_a_model_that_can_do_everything(measured, images, grey_images):
     missing = {record.name for record in result.records if record.value is None}
     without = {*EXTRA, "inverse_error", "suite/rare"}
     assert missing == {*without, *SAMPLES, *INCEPTION, *OBEDIENCE, "path_smoothness", *DISENTANGLED}
-    assert {records[name].n for name in RECONSTRUCTION + LIKELIHOOD if name != "bits_per_dim_iw"} == {16}
+    assert {records[name].n for name in RECONSTRUCTION + LIKELIHOOD if "iw" not in name} == {16}
     assert records["ood_auroc"].n == 16 + len(grey_images)
     assert records["ood_auroc"].value == records["ood/nll"].value
     assert records["ood_auroc"].note.startswith("score: nll")
@@ -206,6 +206,7 @@ def test_a_density_alone(measured):
     assert "inverted" not in records["ood_auroc"].note
     assert json.loads((out / "failures.json").read_text())[0]["title"] == "bits per dimension"
     assert records["bits_per_dim_iw"].value == pytest.approx(8, abs=1e-12)
+    assert records["iw_gain"].value == pytest.approx(0, abs=1e-12)
     assert "samples.png" not in files(out)
     assert "sample_seconds_per_64" not in result.cost
 

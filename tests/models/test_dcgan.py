@@ -175,6 +175,16 @@ def test_images_are_tanh_outputs():
     assert images.abs().max() <= 1
 
 
+def test_black_is_minus_one_and_white_one():
+    gan = model()
+    last = gan.generator.layers[-1]
+    for sign in (-1.0, 1.0):
+        with torch.no_grad():
+            last.weight.fill_(sign)  # behind a ReLU: all of one sign
+        images = gan.train().generator(torch.randn(4, 8, generator=generator()))
+        assert sign * images.mean() > 0.9
+
+
 def test_capabilities_are_those_of_the_mathematics():
     m = model()
     missing = {c for c in base.CAPABILITIES if not base.can(m, c)} - set(base.UNLESS_SAID)

@@ -194,6 +194,19 @@ def test_a_learned_sigma_has_a_floor(likelihood):
 # --- Warm-up
 
 
+def test_scales_of_a_logistic_stay_within_bounds():
+    """Beyond them the probability of a value underflows, or no value is told from another."""
+    vae = model(likelihood="discretized_logistic")
+    seen = torch.zeros(1, 3, 16, 16)
+
+    def log_prob(log_scale):
+        return vae.likelihood.log_prob(seen, torch.cat([seen, torch.full_like(seen, log_scale)], dim=1))
+
+    assert torch.equal(log_prob(-50.0), log_prob(-7.0))
+    assert torch.equal(log_prob(50.0), log_prob(2.0))
+    assert not torch.equal(log_prob(-3.0), log_prob(-2.0))
+
+
 def test_beta_rises_to_its_value_at_the_stated_step_and_not_before():
     m = model(beta=1.2, kl_warmup=0.1)
     weights = [m.beta(step(index=i, total=100)) for i in range(100)]

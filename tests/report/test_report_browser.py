@@ -29,6 +29,7 @@ def visit(browser, project):
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
+        page.set_default_timeout(120_000)  # the machine may be busy with other tests
         page.goto((project / "report/index.html").as_uri())
         pages.append(page)
         return page

@@ -199,6 +199,7 @@ class MaskedAutoencoder(GenerativeModel):
     """
 
     paper = "He et al. 2022, arXiv:2111.06377"
+    score_calls = MASKS
 
     def __init__(self, config: MaskedAutoencoderConfig, size: int) -> None:
         super().__init__()

@@ -94,6 +94,14 @@ COLUMNS = (
         ranked=True,
     ),
     Column(
+        "iw_gain",
+        "Gain by weighting",
+        "",
+        "By how many bits/dim importance weighting lowers the figure, on the same images",
+        _places(4),
+        "likelihood",
+    ),
+    Column(
         "elbo",
         "ELBO",
         "nats",

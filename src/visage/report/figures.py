@@ -51,7 +51,7 @@ def wide(values: Sequence[float]) -> bool:
 def logarithmic(axis: Axis, values: Sequence[float]) -> None:
     """Plain numbers, so few that they do not run into each other."""
     decades = np.log10(max(values) / min(values))
-    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -95,13 +95,14 @@ def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Seque
 
 
 def _compare(axes: Axes, title: str, lines: Sequence[Line]) -> None:
-    """Draw the lines, their words above them and the title above both."""
-    words: Any = {"ha": "center", "va": "bottom", "fontsize": 7, "alpha": 0.8}
+    """Draw the one or two lines, rising, their words above them and the title above both."""
+    words: Any = {"va": "bottom", "fontsize": 7, "alpha": 0.8}
+    sides = ["center"] if len(lines) == 1 else ["right", "left"]  # away from each other
     if lines:
         axes.set_title(title, pad=15)
-    for line in lines:
+    for line, side in zip(lines, sides, strict=False):
         axes.axvline(line.value, color=INK, lw=0.9, ls=(0, (3, 2)))
-        axes.annotate(line.text, (line.value, 1.0), xycoords=axes.get_xaxis_transform(), **words)
+        axes.annotate(line.text, (line.value, 1.0), xycoords=axes.get_xaxis_transform(), ha=side, **words)
 
 
 def scatter(name: str, title: str, x: str, y: str, points: Sequence[Point], log_x: bool = False) -> list[Drawing]:

@@ -78,13 +78,7 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
         other=other,
         recipes=len({run.config.recipe for run in runs}),
         watched=any(run.tripwires for run in runs),
-        tripped=[
-            (own.entry.label, ", ".join(part for part in (wire.title, wire.seeds) if part))
-            for size in sizes
-            for own in size.own
-            for wire in own.wires
-            if wire.verdict == "tripped"
-        ],
+        tripped=[(own.entry.label, own.tripped) for size in sizes for own in size.own if own.tripped],
         tests=len(tests),
         findings=[finding for entry in shown for finding in find(entry, other)],
         sizes=sizes,

@@ -133,6 +133,12 @@ class Own:
     galleries: Sequence[tuple[str, str, Sequence[Gallery]]]
     standouts: Sequence[Standout]
 
+    @property
+    def tripped(self) -> list[str]:
+        """The tripwires that tripped, with their seeds where there are several."""
+        tripped = [wire for wire in self.wires if wire.verdict == "tripped"]
+        return [f"{wire.title}, {wire.seeds}" if wire.seeds else wire.title for wire in tripped]
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -250,7 +256,7 @@ def _mean(shown: Sequence[Entry], key: str, text: str) -> list[Line]:
 
 def _likelihood(size: int, shown: Sequence[Entry], look: Mapping[str, Look]) -> list[Drawing]:
     return [
-        *_dots(size, shown, look, "bits_per_dim", "bits_per_dim_iw"),
+        *_dots(size, shown, look, "bits_per_dim", "iw_gain"),
         *curves.validation_curves(shown, look, size),
         *figures.rate_distortion(shown, look, size),
     ]
