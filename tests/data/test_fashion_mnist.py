@@ -37,6 +37,7 @@ def test_images_are_found_and_read(tmp_path, folder, packed):
         gzip.compress(idx(IMAGES[:, :14])),
         gzip.compress(b"\0\0\x08\x01" + idx(IMAGES)[4:]),
     ],
+    ids=["empty", "a page", "cut off", "a pixel short", "a header alone", "other shape", "other type"],
 )
 def test_what_is_no_whole_file_is_refused(tmp_path, content):
     path = tmp_path / f"{NAME}.gz"

@@ -86,7 +86,7 @@ def test_translations_are_shown_both_ways(measured, settings, images):
 
 def test_likelihoods_that_take_many_calls_are_measured_on_fewer_images(measured):
     model = Laborious()
-    records, out = measured(model, images=20, network_calls=68, draws=1)
+    records, out = measured(model, images=20, network_calls=17, draws=1)
     assert records["bits_per_dim"].kind == "estimate"
     assert records["bits_per_dim"].value == pytest.approx(8)
     assert records["bits_per_dim"].n == 17

@@ -390,4 +390,5 @@ def test_features_are_what_the_last_layer_weighs(config):
     w = torch.randn(channels, generator=generator())
     m.critic.layers[-2].weight.copy_(w[:, None].expand(-1, 16).reshape(1, -1) / 16)
     torch.testing.assert_close(m.features(x) @ w, m.critic(x))
-    torch.testing.assert_close(m.features(x) @ w, -m.ood_scores(x, generator())[m.discriminator_score])
+    torch.testing.assert_close(m.features(x) @ w, -m.ood_scores(x, generator())["critic"])
+    assert not m.discriminator_score  # a critic that is sure still teaches

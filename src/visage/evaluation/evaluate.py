@@ -227,7 +227,7 @@ def evaluate(
         UserError: an array, the run's data card or the attribute network is missing.
     """
     started = time.perf_counter()
-    subject = Subject(model.eval(), settings, device)
+    subject = Subject(model.eval(), settings, device, run.size)
     material = load_material(run, settings, data / "processed")
     referee = load_attribute_network(data / "attribute_network", run.label, device)
     with tqdm(total=8, desc=run.name, disable=not progress) as bar:

@@ -13,7 +13,7 @@ from visage.evaluation import ood, reconstruction
 from visage.evaluation.likelihood import Likelihood, Tightened
 from visage.evaluation.material import Material
 from visage.evaluation.records import BITS_PER_DIM, SQUARED_ERROR
-from visage.evaluation.subject import Subject
+from visage.evaluation.subject import LEAST, Subject
 from visage.files import replacing
 
 SUITE = "suite."
@@ -95,7 +95,7 @@ def measure(subject: Subject, material: Material, bar: "tqdm[Any]") -> Findings:
     bar.update()
     bar.set_postfix_str("baselines")
     pca = ood.PixelPCA.fit(material.train.images)
-    baselines = {name: ood.baselines(images[name], material.gaussian, pca) for name in ("test", "ood")}
+    baselines = {name: ood.baselines(some, material.gaussian, pca) for name, some in images.items() if name != "valid"}
     bar.update()
     kept = {name: found for name, found in features.items() if name in ("train", "test")}
     return Findings(material.test[0].size, errors, extra, faces, tightened, scores, baselines, kept)
@@ -112,7 +112,7 @@ def _plain_scores(subject: Subject, name: str, images: NDArray[np.uint8], likeli
     if likelihood is None and not (made and model.likelihood_calls > 1):
         likelihood = subject.likelihood(images[: subject.likelihood_images], subject.settings.draws)
     if model.score_calls > 1:
-        images = images[: subject.affordable(model.score_calls * (SUITE_SHARE if made else 1))]
+        images = images[: max(LEAST, subject.affordable(model.score_calls * (SUITE_SHARE if made else 1)))]
     recon = subject.errors(images, {"recon_mse": reconstruction.mse}).get("recon_mse")
     scores: ood.Scores = {}
     if likelihood:

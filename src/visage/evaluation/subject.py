@@ -36,6 +36,10 @@ from visage.models.base import (
 
 LEAST = 16
 """Images whose likelihood is measured whatever it costs."""
+FEW = 8
+"""Images that a score which takes long is worth asking of; where fewer can be afforded it is left out."""
+UNIT = 32
+"""A network call counts as one at this image size, and as much more at others as they have more pixels."""
 GRADIENT = 3
 """Network calls that a pass forward and back amounts to."""
 CHUNK = 256
@@ -58,20 +62,24 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The model, and how it is asked about images. Every answer is empty or None where it lacks the capability."""
+    """The model, and how it is asked about images. Every answer is empty or None where it lacks the capability.
+
+    size: of the images, in pixels.
+    """
 
     model: GenerativeModel
     settings: EvaluateConfig
     device: torch.device
+    size: int
 
     def affordable(self, calls: int) -> int:
-        """Images of one set that may take so many network calls each."""
-        return max(LEAST, self.settings.network_calls // calls)
+        """Images of one set that may take so many network calls each; what is not `LEAST` can be left out."""
+        return self.settings.network_calls * UNIT**2 // (calls * self.size**2)
 
     @property
     def likelihood_images(self) -> int:
         """Images of one set whose likelihoods the settings allow for: a diffusion model's takes many network calls."""
-        return self.affordable(self.model.likelihood_calls * self.settings.draws)
+        return max(LEAST, self.affordable(self.model.likelihood_calls * self.settings.draws))
 
     @property
     def batch_size(self) -> int:
@@ -150,7 +158,7 @@ class Subject:
         draws = self.settings.importance_draws
         return likelihood.importance_weighted(
             self.model,
-            images[: self.affordable(draws * self.model.likelihood_calls)],
+            images[: max(LEAST, self.affordable(draws * self.model.likelihood_calls))],
             draws=draws,
             seed=self.settings.seed,
             device=self.device,
@@ -168,8 +176,8 @@ class Subject:
         else:
             return None
         generator = torch_generator(self.settings.seed, "gradients")
-        n = self.settings.network_calls // (GRADIENT * GRADIENT * model.likelihood_calls)
-        if n < LEAST:
+        n = self.affordable(GRADIENT * GRADIENT * model.likelihood_calls)
+        if n < FEW:
             return None
         images = images[:n]
         norms = [
@@ -182,8 +190,10 @@ class Subject:
         """Scores of the model that take many network calls, of as many of the images as can be afforded."""
         if not (isinstance(self.model, ScoresOodSlowly) and can(self.model, ScoresOodSlowly)):
             return {}
-        generator = torch_generator(self.settings.seed, "slow scores")
-        images = images[: self.affordable(self.model.slow_ood_calls)]
+        n = self.affordable(self.model.slow_ood_calls)
+        if n < FEW:
+            return {}
+        generator, images = torch_generator(self.settings.seed, "slow scores"), images[:n]
         parts = [self.model.slow_ood_scores(x, generator) for x in batches(images, self.batch_size, self.device)]
         return {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
 

@@ -188,7 +188,6 @@ class WGAN(GenerativeModel):
     """
 
     paper = "Arjovsky et al. 2017, arXiv:1701.07875; penalty: Gulrajani et al. 2017, arXiv:1704.00028"
-    discriminator_score = "critic"
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
 
     def __init__(self, config: WGANConfig, size: int) -> None:

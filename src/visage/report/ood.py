@@ -95,26 +95,32 @@ def baselines(entry: Entry) -> list[str]:
 
 
 def _baseline_rows(entry: Entry, sets: Sequence[Images]) -> list[Row]:
-    """They stand on the images alone, so those of one model are those of all; made sets have none."""
-    none = Pooled([Record("", None, "AUROC", "undefined", 0, None, "not measured on made sets", "", "")])
+    """They stand on the images alone, so those of one model are those of all."""
     rows = []
     for name in baselines(entry):
-        figure = entry.pooled(f"ood_baseline/{name}")
-        cells = [heat(f"ood_baseline/{name}", figure if images.key == OTHERS else none) for images in sets]
-        rows.append(Row(entry.label, name, False, cells))
+        figures = [
+            entry.pooled(f"ood_baseline/{name}")
+            if images.key == OTHERS
+            else Pooled([auroc(entry.first, name, images.key, "_baseline")])
+            for images in sets
+        ]
+        rows.append(Row(entry.label, name, False, [heat(figure.records[0].name, figure) for figure in figures]))
     return rows
 
 
-def auroc(run: Run, score: str, key: str) -> Record:
-    """The AUROC of one score against one set: as recorded, else from the scores that were kept per image."""
+def auroc(run: Run, score: str, key: str, kind: str = "") -> Record:
+    """The AUROC of one score against one set: as recorded, else from the scores that were kept per image.
+
+    kind: "_baseline" for a statistic that needs no model.
+    """
     default = next((name.partition("/")[2] for name in run.scores if name.startswith("test/")), None)
     if key == OTHERS:
-        return record_of(run, f"ood/{score}")
-    if score == default and f"suite/{key}" in run.records:
+        return record_of(run, f"ood{kind}/{score}")
+    if score == default and not kind and f"suite/{key}" in run.records:
         return run.records[f"suite/{key}"]
-    inside, outside = run.scores.get(f"test/{score}"), run.scores.get(f"suite.{key}/{score}")
+    inside, outside = run.scores.get(f"test{kind}/{score}"), run.scores.get(f"suite.{key}{kind}/{score}")
     known = next(iter(run.records.values()), None)
-    name, hashes = f"suite/{key}/{score}", (known.data_hash, known.model_hash) if known else ("", "")
+    name, hashes = f"suite{kind}/{key}/{score}", (known.data_hash, known.model_hash) if known else ("", "")
     if inside is None or outside is None or not len(inside) or not len(outside):
         return Record(name, None, "AUROC", "undefined", 0, None, "this score was not measured on this set", *hashes)
     values = np.concatenate([inside, outside])
