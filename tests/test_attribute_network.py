@@ -20,7 +20,7 @@ from visage.attribute_network import (
 from visage.config import AttributeNetworkConfig
 from visage.data.arrays import Faces, load_faces
 from visage.errors import UserError
-from visage.evaluation.batches import batches
+from visage.inference.batches import batches
 from visage.evaluation.records import model_hash
 
 CPU = torch.device("cpu")

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from visage.config import AttributeNetworkConfig
 from visage.data.arrays import Faces, load_faces
 from visage.errors import UserError
-from visage.evaluation.batches import batches
+from visage.inference.batches import batches
 from visage.evaluation.records import model_hash
 from visage.files import read_json, replacing_folder, write_json
 from visage.training.feed import Feed

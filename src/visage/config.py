@@ -1,23 +1,43 @@
 """The resolved settings that `configure` writes and every later stage reads: one small JSON file each.
 
-These are plain records; `visage.params` is what checks `params.yaml` and fills them.
+These are plain records; `visage.params` checks `params.yaml` and fills them.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from visage.files import read_json, write_json
+from visage.files import Strict, read_typed, write_json
 
 CONFIGS = Path("configs")
 
 
+class StageConfig(Strict):
+    """Settings that live in one file of `configs/`."""
+
+    __slots__ = ()
+    FILE: ClassVar[str]
+
+    @classmethod
+    def load(cls, folder: Path = CONFIGS) -> Self:
+        """Read the file.
+
+        Raises:
+            UserError: it is missing, or does not hold these settings.
+        """
+        return read_typed(folder / cls.FILE, cls, "run `dvc repro configure`")
+
+    def save(self, folder: Path = CONFIGS) -> None:
+        """Write the file."""
+        write_json(folder / self.FILE, asdict(self))  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True, slots=True)
-class TrainConfig:
+class TrainConfig(Strict):
     """How a run is trained; the fields, and their meaning, are those of `train` in params.yaml."""
 
     kimg: Annotated[float, Gt(0)]
@@ -39,13 +59,13 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RunConfig:
+class RunConfig(Strict):
     """Exactly what one run is: one training with one seed.
 
     name: `<recipe>-<size>-<seed>`, as DVC names the stages.
     model: file name under visage/models; settings: fields of its config dataclass.
     code: digest of the model's file and of all first-party code that training imports.
-    first_stage: the run, of the same seed, in whose latents this one works; None for most.
+    first_stage: the training, of the same seed, in whose latents this one works; None for most.
     """
 
     name: str
@@ -61,34 +81,29 @@ class RunConfig:
 
     @property
     def label(self) -> str:
-        """`<recipe>-<size>`: what trainings that differ in their seed alone have in common, their data card too."""
+        """`<recipe>-<size>`: what trainings that differ in their seed alone have in common."""
         return f"{self.recipe}-{self.size}"
 
     def seeded(self, seed: int) -> "RunConfig":
-        """The same run, and what it works in the latents of, trained with another seed."""
+        """The same run and its first stage, trained with another seed."""
         first = self.first_stage and self.first_stage.seeded(seed)
         return replace(self, name=f"{self.label}-{seed}", seed=seed, first_stage=first)
 
     @classmethod
     def load(cls, name: str, folder: Path = CONFIGS) -> Self:
-        """Read `configs/<name>.json`."""
-        return cls._read(read_json(folder / f"{name}.json"))
+        """Read `configs/<name>.json`.
 
-    @classmethod
-    def _read(cls, raw: dict[str, Any]) -> Self:
-        train = raw.pop("train")
-        betas = tuple(train.pop("betas"))
-        first = raw.pop("first_stage")
-        return cls(
-            train=TrainConfig(betas=betas, **train), first_stage=None if first is None else cls._read(first), **raw
-        )
+        Raises:
+            UserError: it is missing, or does not hold a run.
+        """
+        return read_typed(folder / f"{name}.json", cls, f"run `dvc repro configure`, or take {name} out of runs")
 
     def save(self, folder: Path = CONFIGS) -> None:
         """Write `configs/<name>.json`."""
         write_json(folder / f"{self.name}.json", asdict(self))
 
     def key(self, card: dict[str, Any]) -> str:
-        """Hex digest of everything that decides what a training yields: this config, with its code, and its data.
+        """Hex digest of everything that decides the outcome of a training: this config, with its code, and its data.
 
         card: `data/processed/train/<label>.json`, the hashes of the arrays.
         """
@@ -97,8 +112,10 @@ class RunConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateConfig:
+class EvaluateConfig(StageConfig):
     """How every run is measured; the fields are those of `evaluate` in params.yaml, and the top-level seed."""
+
+    FILE: ClassVar[str] = "evaluate.json"
 
     images: Annotated[int, Ge(0)]
     ood_images: Annotated[int, Ge(0)]
@@ -107,142 +124,109 @@ class EvaluateConfig:
     samples: Annotated[int, Ge(1)]
     gallery: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(100)]
-    suite_images: Annotated[int, Ge(1)]
+    derived_images: Annotated[int, Ge(1)]
     importance_draws: Annotated[int, Ge(1)]
     quality_samples: Annotated[int, Ge(6)]
     inception: str | None
     seed: int
 
-    @classmethod
-    def load(cls, folder: Path = CONFIGS) -> Self:
-        """Read `configs/evaluate.json`."""
-        return cls(**read_json(folder / "evaluate.json"))
-
-    def save(self, folder: Path = CONFIGS) -> None:
-        """Write `configs/evaluate.json`."""
-        write_json(folder / "evaluate.json", asdict(self))
-
 
 @dataclass(frozen=True, slots=True)
-class RuntimeConfig:
+class RuntimeConfig(StageConfig):
     """Where to run; nothing here changes what is computed, but for the rounding of sums."""
+
+    FILE: ClassVar[str] = "runtime.json"
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Ge(0)]
     experiment: str
 
-    @classmethod
-    def load(cls, folder: Path = CONFIGS) -> Self:
-        """Read `configs/runtime.json`."""
-        return cls(**read_json(folder / "runtime.json"))
-
-    def save(self, folder: Path = CONFIGS) -> None:
-        """Write `configs/runtime.json`."""
-        write_json(folder / "runtime.json", asdict(self))
-
 
 @dataclass(frozen=True, slots=True)
-class DownloadConfig:
-    """Where the faces and the other images come from; `data` and `ood` of params.yaml.
+class OodSet(Strict):
+    """One set of images that are no faces; an entry of `ood` in params.yaml.
 
-    mirrors: base URLs that are tried before the public ones; checksums: MD5 of CelebA's files by name.
-    ood_source is settled here (never "auto").
+    name: by which files, figures and the page call it, [a-z][a-z0-9_]*.
+    source: a file name under visage/data/ood; settled here, never "auto".
+    root: folder of its files or images; None where the source draws or downloads them.
     """
 
-    source: Literal["synthetic", "celeba", "folder"]
+    name: str
+    source: str
     root: str | None
-    images: int
-    images_per_identity: float
-    mirrors: tuple[str, ...]
-    checksums: dict[str, str]
-    attributes: str | None
-    valid_share: float
-    test_share: float
-    ood_source: Literal["synthetic", "fashion_mnist"]
-    ood_root: str | None
-    seed: int
-
-    @classmethod
-    def load(cls, folder: Path = CONFIGS) -> Self:
-        """Read `configs/download.json`."""
-        raw = read_json(folder / "download.json")
-        return cls(**raw | {"mirrors": tuple(raw["mirrors"])})
-
-    def save(self, folder: Path = CONFIGS) -> None:
-        """Write `configs/download.json`."""
-        write_json(folder / "download.json", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
-class PreprocessConfig:
+class DownloadConfig(StageConfig):
+    """Where the faces and the other images come from; `data` and `ood` of params.yaml.
+
+    source: a file name under visage/data/sources; settings: fields of its config dataclass.
+    ood: the first set is the headline.
+    """
+
+    FILE: ClassVar[str] = "download.json"
+
+    source: str
+    root: str | None
+    settings: dict[str, Any]
+    ood: tuple[OodSet, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessConfig(StageConfig):
     """How images become arrays; `preprocess` of params.yaml.
 
     crop: (left, top, right, bottom) in pixels of the 178x218 original.
     limit: images per split, 0 = all.
-    runs: the label of every run that could be trained on these arrays; each gets a card of the data it depends on.
+    labels: every `<recipe>-<size>` that could be trained on these arrays; each gets a card of the data it depends on.
     """
+
+    FILE: ClassVar[str] = "preprocess.json"
 
     sizes: tuple[int, ...]
     crop: tuple[int, int, int, int]
     filter: Literal["bicubic", "bilinear"]
     max_bad_share: float
     limit: int
-    runs: tuple[str, ...]
-
-    @classmethod
-    def load(cls, folder: Path = CONFIGS) -> Self:
-        """Read `configs/preprocess.json`."""
-        raw: dict[str, Any] = read_json(folder / "preprocess.json")
-        lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
-        return cls(**raw | lists)
-
-    def save(self, folder: Path = CONFIGS) -> None:
-        """Write `configs/preprocess.json`."""
-        write_json(folder / "preprocess.json", asdict(self))
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class AttributeNetworkConfig:
+class AttributeNetworkConfig(StageConfig):
     """How the network is trained whose features judge samples; `attribute_network` of params.yaml.
 
     sizes: image sizes in pixels, each of which gets a network.
-    runs: the label of every run that could be judged by them; each gets a card of the network it depends on.
     kimg: length of the training in thousands of images shown; lr: learning rate of Adam.
     seed: the top-level one, alike for the runs of every seed.
     """
 
+    FILE: ClassVar[str] = "attribute_network.json"
+
     sizes: tuple[int, ...]
-    runs: tuple[str, ...]
     kimg: Annotated[float, Gt(0)]
     batch_size: Annotated[int, Ge(2)]
     lr: Annotated[float, Gt(0), Lt(1)]
     seed: int
 
-    @classmethod
-    def load(cls, folder: Path = CONFIGS) -> Self:
-        """Read `configs/attribute_network.json`."""
-        raw: dict[str, Any] = read_json(folder / "attribute_network.json")
-        return cls(**raw | {"sizes": tuple(raw["sizes"]), "runs": tuple(raw["runs"])})
 
-    def save(self, folder: Path = CONFIGS) -> None:
-        """Write `configs/attribute_network.json`."""
-        write_json(folder / "attribute_network.json", asdict(self))
+@dataclass(frozen=True, slots=True)
+class ReferenceConfig(StageConfig):
+    """For which image sizes, and for which `<recipe>-<size>`, the reference is computed."""
+
+    FILE: ClassVar[str] = "reference.json"
+
+    sizes: tuple[int, ...]
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ReportConfig:
+class ReportConfig(StageConfig):
     """What the report shows: the names of the runs, label by label in the order of params.yaml, then seed by seed.
 
     They are listed because a folder may hold results of earlier ones.
     """
 
+    FILE: ClassVar[str] = "report.json"
+
     runs: tuple[str, ...]
-
-    @classmethod
-    def load(cls, folder: Path = CONFIGS) -> Self:
-        """Read `configs/report.json`."""
-        return cls(runs=tuple(read_json(folder / "report.json")["runs"]))
-
-    def save(self, folder: Path = CONFIGS) -> None:
-        """Write `configs/report.json`."""
-        write_json(folder / "report.json", asdict(self))

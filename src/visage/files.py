@@ -1,4 +1,4 @@
-"""Writing so that a crash leaves either the old file or the new one, never half of one."""
+"""Writing so that a crash leaves either the old file or the new one, and reading that checks what it reads."""
 
 import hashlib
 import json
@@ -6,8 +6,22 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from visage.errors import UserError
+
+T = TypeVar("T")
+
+
+class Strict:
+    """Base of the dataclasses that are stored as JSON: `read_typed` refuses unknown keys and converted types."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
 
 @contextmanager
@@ -41,6 +55,32 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_typed(path: Path, kind: type[T], fix: str) -> T:
+    """Read a JSON file that `write_json` wrote from a dataclass (derived from `Strict`).
+
+    fix: what the user can do about a file that is missing or damaged, for the error.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or holds something else.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {fix}") from error
+    try:
+        return _adapter(kind).validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        raise UserError(f"{path}: {f'{place}: ' * bool(place)}{message}: {fix}") from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def sha256(path: Path) -> str:

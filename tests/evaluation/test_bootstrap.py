@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from visage.evaluation.bootstrap import auroc, auroc_interval, mean_interval, resample
+from visage.measures.intervals import auroc, auroc_interval, mean_interval, resample
 
 SCORES = {
     "random": lambda rng: (rng.normal(size=300), rng.normal(0.7, 1.3, size=200)),

@@ -3,8 +3,8 @@ import pytest
 import torch
 from small_models import DIMS, SIZE, FactorisedLogistic, Identity, LinearVAE, OnlySamples, Uniform
 
-from visage.evaluation.batches import torch_generator
-from visage.evaluation.likelihood import importance_weighted, log_likelihood, tightened
+from visage.inference.batches import torch_generator
+from visage.inference.likelihood import importance_weighted, log_likelihood, tightened
 from visage.evaluation.validation import validation_bits_per_dim
 from visage.maths import noise
 from visage.maths.pixels import dequantize, to_float

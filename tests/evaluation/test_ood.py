@@ -11,7 +11,7 @@ from sklearn.metrics import roc_curve
 from small_models import LinearVAE, Normalised, OnlySamples
 from torch.distributions import MultivariateNormal
 
-from visage.evaluation.bootstrap import auroc
+from visage.measures.intervals import auroc
 from visage.evaluation.ood import (
     DoSE,
     Mahalanobis,

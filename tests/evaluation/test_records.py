@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_models import LinearVAE, OnlySamples, Uniform
 
-from visage.evaluation.batches import choose_rows
+from visage.inference.batches import choose_rows
 from visage.evaluation.book import Book, metrics
 from visage.evaluation.records import Record, load_records, model_hash, save_records, undefined, why_not
 from visage.models.base import HasBound, HasLogProb, Samples

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visage.evaluation.bootstrap import auroc
+from visage.measures.intervals import auroc
 from visage.evaluation.suite import GRID, SUITE, rare, suite
 
 SIZE = 32

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from visage.evaluation.batches import numpy_generator
-from visage.evaluation.bootstrap import Counts, auroc, auroc_interval, mean_interval, resample
+from visage.inference.batches import numpy_generator
+from visage.measures.intervals import Counts, auroc, auroc_interval, mean_interval, resample
 from visage.evaluation.records import Kind, Record, undefined
 
 INVERTED = "inverted: other images count as more face-like than faces"

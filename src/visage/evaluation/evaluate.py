@@ -14,7 +14,7 @@ from visage.attribute_network import load_attribute_network
 from visage.config import EvaluateConfig, RunConfig
 from visage.evaluation import ood, suite, tripwires
 from visage.evaluation.album import Album
-from visage.evaluation.batches import torch_generator
+from visage.inference.batches import torch_generator
 from visage.evaluation.book import Book, metrics
 from visage.evaluation.findings import SUITE, Findings, measure, save_scores
 from visage.evaluation.flops import flops_of

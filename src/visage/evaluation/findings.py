@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from visage.evaluation import ood, reconstruction
-from visage.evaluation.likelihood import Likelihood, Tightened
+from visage.inference.likelihood import Likelihood, Tightened
 from visage.evaluation.material import Material
 from visage.evaluation.records import BITS_PER_DIM, SQUARED_ERROR
 from visage.evaluation.subject import LEAST, Subject

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from visage.config import EvaluateConfig, RunConfig
 from visage.data.arrays import Faces, load_faces, load_ood
 from visage.errors import UserError
-from visage.evaluation.batches import choose_rows
+from visage.inference.batches import choose_rows
 from visage.evaluation.ood import PixelGaussian
 from visage.evaluation.suite import suite
 from visage.files import read_json

@@ -11,7 +11,7 @@ from scipy.special import expit
 from visage.attribute_network import Referee
 from visage.evaluation import codes, quality
 from visage.evaluation.album import Album
-from visage.evaluation.batches import numpy_generator
+from visage.inference.batches import numpy_generator
 from visage.evaluation.book import Book
 from visage.evaluation.material import Material
 from visage.evaluation.records import why_not

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from visage.evaluation import enrichment, failures
 from visage.evaluation.album import Album
-from visage.evaluation.batches import numpy_generator
+from visage.inference.batches import numpy_generator
 from visage.evaluation.findings import Findings, Ranking, rankings
 from visage.evaluation.material import Material
 from visage.evaluation.subject import STEPS, Subject

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from visage.config import EvaluateConfig
 from visage.evaluation import latents, likelihood, ood, reconstruction
-from visage.evaluation.batches import batches, choose_rows, torch_generator
-from visage.evaluation.likelihood import Likelihood, Tightened
+from visage.inference.batches import batches, choose_rows, torch_generator
+from visage.inference.likelihood import Likelihood, Tightened
 from visage.evaluation.material import Material
 from visage.maths.pixels import to_uint8
 from visage.models.base import (

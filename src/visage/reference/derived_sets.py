@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from visage.evaluation.batches import numpy_generator
+from visage.inference.batches import numpy_generator
 
 GRID = 8
 """Patches on a side of a shuffled face."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from visage.data.face_factors import DISTRIBUTIONS, Choice
-from visage.evaluation.bootstrap import auroc
+from visage.measures.intervals import auroc
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 

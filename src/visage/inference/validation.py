@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from visage.evaluation.likelihood import log_likelihood
+from visage.inference.likelihood import log_likelihood
 from visage.models.base import GenerativeModel
 
 

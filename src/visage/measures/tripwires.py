@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visage.evaluation.bootstrap import auroc
+from visage.measures.intervals import auroc
 from visage.files import write_json
 
 Verdict = Literal["ok", "tripped", "undefined"]

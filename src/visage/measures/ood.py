@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.special import logsumexp
 from torch import Tensor
 
-from visage.evaluation.batches import batches, torch_generator
+from visage.inference.batches import batches, torch_generator
 from visage.models.base import GenerativeModel, ScoresOod, can
 
 Scores = dict[str, NDArray[np.float64]]

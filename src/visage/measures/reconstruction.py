@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.evaluation.batches import batches
+from visage.inference.batches import batches
 from visage.maths.pixels import levels
 from visage.models.base import Reconstructs
 
