@@ -1,24 +1,18 @@
-"""configs/attribute_network.json and data/processed -> data/attribute_network: the networks that judge samples."""
+"""data/processed -> data/attribute_network: the networks in whose features samples are compared with faces."""
 
-import os
 from pathlib import Path
 
-import torch
-
 from visage.attribute_network import make_attribute_networks
-from visage.config import AttributeNetworkConfig, RuntimeConfig
+from visage.config import AttributeNetworkConfig
 from visage.data.arrays import PROCESSED
 from visage.files import write_json
 from visage.stage import run_stage
-from visage.training.devices import choose_device
+from visage.training.devices import start_device
 
 
 def main() -> None:
-    runtime = RuntimeConfig.load()
-    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
     config, out = AttributeNetworkConfig.load(), Path("data/attribute_network")
-    figures = make_attribute_networks(config, PROCESSED, out, choose_device(runtime.device))
-    write_json(Path("metrics/attribute_network.json"), figures)
+    write_json(Path("metrics/attribute_network.json"), make_attribute_networks(config, PROCESSED, out, start_device()))
 
 
 if __name__ == "__main__":

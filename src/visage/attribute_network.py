@@ -1,37 +1,32 @@
-"""The pipeline's own network that names a face's attributes: what it sees in samples judges them.
+"""The pipeline's own network that recognises a face's attributes, in whose features samples are compared with faces.
 
-It is trained once for each size, on real images alone, before and apart from every model. Its last layer but one is the
-space in which sets of images are compared where Inception's would be too much: a Frechet distance there is never called
-FID, and every figure carries the hash of the weights.
+It is trained once for each size, on real images alone, before any model and apart from them all. Its last layer but one
+is the space in which sets of images are compared where Inception's weights are missing: a Frechet distance there is
+never called FID, and every figure carries the hash of the weights.
 
 Layout of the folder, `data/attribute_network`:
 
     <size>/network.safetensors, train_features.npy   (N, 128) float32, of the training images as they are, not mirrored
-    <size>/about.json                                what the network was trained on, and how well it names attributes
-    <label>.json                                     what the evaluations of a label, `<recipe>-<size>`, depend on: the
-                                                     hash of the weights, or why there is no network
+    <size>/about.json                                `About`: how well it recognises attributes, or why there is none
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from visage.config import AttributeNetworkConfig
 from visage.data.arrays import Faces, load_faces
 from visage.errors import UserError
+from visage.files import replacing_folder, write_json
 from visage.inference.batches import batches
-from visage.evaluation.records import model_hash
-from visage.files import read_json, replacing_folder, write_json
 from visage.training.feed import Feed
 
 FEATURES = 128
@@ -41,7 +36,7 @@ WIDTHS = (32, 64, 128, 256)
 VALIDATIONS = 8
 """Moments of the training, evenly spaced, of which the one with the best validation loss is kept."""
 BATCH = 256
-"""Images asked about at a time; no answer depends on it."""
+"""Images that the network sees at a time; no result depends on it."""
 NO_ATTRIBUTES = "these images have no attributes to learn from"
 AGAIN = "run `dvc repro -f attribute_network`"
 
@@ -49,7 +44,7 @@ AGAIN = "run `dvc repro -f attribute_network`"
 class AttributeNetwork(nn.Module):
     """Four 3x3 convolutions of stride 2 with batch normalisation, a mean over places, two linear layers.
 
-    names: the A attributes that it names, in the order of its answers.
+    names: the A attributes that it recognises, in the order of its outputs.
     Smaller than it might be, so that two CPU cores train it in seconds: the resolution is halved from the start.
     """
 
@@ -74,19 +69,36 @@ class AttributeNetwork(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Referee:
-    """A trained network, in eval mode and not to be trained further, and what is known of it.
+class About(Strict):
+    """What is known of the network of one size: `about.json`.
 
-    names: the A attributes that it names. weights_hash: `model_hash` of it.
+    why_not: why there is none, "" where there is one.
+    names: the A attributes that it recognises. weights_hash: `visage.weights.weights_hash` of it.
+    test_auroc: how well it recognises each attribute of test faces; without those that all of them have, or none has.
+    auroc: their mean, None where there are none. n: test faces behind it. kimg: length of its training.
+    """
+
+    why_not: str
+    names: list[str]
+    weights_hash: str
+    test_auroc: dict[str, float]
+    auroc: float | None
+    n: int
+    kimg: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAttributeNetwork:
+    """A trained network, in eval mode and frozen, and what is known of it.
+
+    names: the A attributes that it recognises. weights_hash: of its weights.
     train_features: (N, 128) float32, read-only, of the training images in their order.
-    test_auroc: how well it names each attribute of test faces; without those that no test face, or every one, has.
     """
 
     network: AttributeNetwork
     names: Sequence[str]
     weights_hash: str
     train_features: NDArray[np.float32]
-    test_auroc: Mapping[str, float]
 
 
 def learnable(train: Faces) -> list[str]:
@@ -98,11 +110,11 @@ def learnable(train: Faces) -> list[str]:
 def train_attribute_network(
     train: Faces, valid: Faces, *, kimg: float, batch_size: int, lr: float, seed: int, device: torch.device
 ) -> AttributeNetwork:
-    """Train a network to name the learnable attributes: binary cross-entropy, Adam, a cosine down to 0, random flips.
+    """Train a network to recognise the learnable attributes: binary cross-entropy, Adam, a cosine down to 0, random flips.
 
     kimg: thousands of training images to show, in batches of `batch_size` or of all images if they are fewer.
     lr: learning rate at the start. The same seed gives the same network.
-    Returns the network, in eval mode, at the moment that names the attributes of the validation images best.
+    Returns the network, in eval mode, at the moment that recognises the attributes of the validation images best.
     """
     names = learnable(train)
     batch_size = min(batch_size, len(train.images))
@@ -154,49 +166,42 @@ def make_attribute_networks(
     with replacing_folder(out) as folder:
         for size in config.sizes:
             about = _make(config, size, processed, folder / str(size), device)
-            if about["auroc"] is not None:
-                figures[str(size)] = {"auroc": round(about["auroc"], 6)}
-            card = {"size": size} | {key: about[key] for key in ("weights_hash", "why_not")}
-            for label in config.runs:
-                if label.rpartition("-")[2] == str(size):
-                    write_json(folder / f"{label}.json", card)
+            if about.auroc is not None:
+                figures[str(size)] = {"auroc": round(about.auroc, 6)}
     return figures
 
 
-def _make(
-    config: AttributeNetworkConfig, size: int, processed: Path, out: Path, device: torch.device
-) -> dict[str, Any]:
-    """Train the network of one size and write its folder; what about.json says of it."""
+def _make(config: AttributeNetworkConfig, size: int, processed: Path, out: Path, device: torch.device) -> About:
+    """Train the network of one size and write its folder."""
     train, valid, test = (load_faces(split, size, processed) for split in ("train", "valid", "test"))
-    if not learnable(train):
-        return {"weights_hash": "", "why_not": NO_ATTRIBUTES, "auroc": None}
-    network = train_attribute_network(
-        train, valid, kimg=config.kimg, batch_size=config.batch_size, lr=config.lr, seed=config.seed, device=device
-    )
-    each = _auroc(test.columns(network.names), _answers(network, test.images, device), network.names)
-    about = {
-        "names": list(network.names),
-        "weights_hash": model_hash(network),
-        "why_not": "",
-        "auroc": float(np.mean(list(each.values()))) if each else None,
-        "test_auroc": each,
-        "n": len(test.images),
-        "kimg": config.kimg,
-    }
     out.mkdir()
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in network.state_dict().items()}
-    save_file(weights, out / "network.safetensors")
-    np.save(out / "train_features.npy", _answers(network, train.images, device, features=True))
-    write_json(out / "about.json", about)
+    if learnable(train):
+        network = train_attribute_network(
+            train, valid, kimg=config.kimg, batch_size=config.batch_size, lr=config.lr, seed=config.seed, device=device
+        )
+        each = _auroc(test.columns(network.names), _answers(network, test.images, device), network.names)
+        about = About(
+            why_not="",
+            names=list(network.names),
+            weights_hash=weights_hash(network),
+            test_auroc=each,
+            auroc=float(np.mean(list(each.values()))) if each else None,
+            n=len(test.images),
+            kimg=config.kimg,
+        )
+        save_weights(out / "network.safetensors", network.state_dict())
+        np.save(out / "train_features.npy", _answers(network, train.images, device, features=True))
+    else:
+        about = About(NO_ATTRIBUTES, [], "", {}, None, 0, 0.0)
+    write_json(out / "about.json", asdict(about))
     return about
 
 
 def _auroc(y: NDArray[np.uint8], logits: NDArray[np.float32], names: Sequence[str]) -> dict[str, float]:
     """The area under the ROC curve of each attribute that some images have and others lack."""
-    from sklearn.metrics import roc_auc_score
-
+    scores = logits.astype(np.float64)
     return {
-        name: float(roc_auc_score(y[:, i], logits[:, i]))
+        name: auroc(scores[y[:, i] == 0, i], scores[y[:, i] == 1, i])
         for i, name in enumerate(names)
         if y[:, i].min(initial=1) != y[:, i].max(initial=0)
     }
@@ -211,33 +216,29 @@ def _answers(
     return torch.cat([ask(x).cpu() for x in batches(images, BATCH, device)]).numpy()
 
 
-def load_attribute_network(folder: Path, label: str, device: torch.device) -> Referee | str:
-    """The network that judges the runs of a label, on the device; where there is none, why.
+def load_attribute_network(folder: Path, size: int, device: torch.device) -> TrainedAttributeNetwork | str:
+    """The network of one image size, on the device; where there is none, why.
 
-    folder: what `make_attribute_networks` wrote; label: `<recipe>-<size>`.
+    folder: what `make_attribute_networks` wrote.
 
     Raises:
-        UserError: a file is missing, or the weights are not those that the card names.
+        UserError: a file is missing, or the weights are not those that about.json names.
     """
-    path = folder / f"{label}.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro attribute_network`")
-    card = read_json(path)
-    if card["why_not"]:
-        return str(card["why_not"])
-    home = folder / str(card["size"])
+    home = folder / str(size)
+    about = read_typed(home / "about.json", About, "run `dvc repro attribute_network`")
+    if about.why_not:
+        return about.why_not
     try:
-        about = read_json(home / "about.json")
         features = np.load(home / "train_features.npy", mmap_mode="r", allow_pickle=False)
-        weights = load_file(home / "network.safetensors")
+        weights = load_weights(home / "network.safetensors")
     except FileNotFoundError as error:
         raise UserError(f"{home} is incomplete: {AGAIN}") from error
-    network = AttributeNetwork(about["names"])
+    network = AttributeNetwork(about.names)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{home / 'network.safetensors'} is of another network: {AGAIN}") from error
-    if model_hash(network) != card["weights_hash"]:
-        raise UserError(f"{home / 'network.safetensors'} does not hold the weights that {path} names: {AGAIN}")
+    if weights_hash(network) != about.weights_hash:
+        raise UserError(f"{home / 'network.safetensors'} does not hold the weights that about.json names: {AGAIN}")
     network = network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
-    return Referee(network, tuple(about["names"]), card["weights_hash"], features, about["test_auroc"])
+    return TrainedAttributeNetwork(network, tuple(about.names), about.weights_hash, features)

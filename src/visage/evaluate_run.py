@@ -9,8 +9,9 @@ import torch
 from visage.config import EvaluateConfig, RunConfig, RuntimeConfig
 from visage.evaluation.evaluate import evaluate
 from visage.files import replacing_folder, write_json
+from visage.results import write
 from visage.tracking import Tracker
-from visage.training.devices import choose_device, footprint
+from visage.training.devices import choose_device
 from visage.training.outputs import load_trained
 
 
@@ -32,9 +33,7 @@ def evaluate_run(
         model = model.to(device).to(memory_format=torch.channels_last)
         out = root / "runs" / config.name / "evaluate"
         with replacing_folder(out) as folder:
-            result = evaluate(model, config, settings, root / "data", folder, device)
-        cost = result.cost | footprint(device, torch.float32)
-        write_json(root / "metrics" / f"{config.name}.json", result.metrics)
-        write_json(root / "metrics" / "cost" / "evaluate" / f"{config.name}.json", cost)
-        tracker.finish_evaluation(out, result.metrics, cost)
-        tracker.tags({f"tripwire.{wire.name}": f"{wire.verdict}: {wire.text}" for wire in result.tripwires})
+            found = evaluate(model, config, settings, root / "data", folder, device)
+        write_json(root / "metrics" / f"{config.name}.json", found.results.metrics())
+        write(root / "metrics" / "cost" / "evaluate" / f"{config.name}.json", found.cost)
+        tracker.finish_evaluation(out, found.results, found.cost)

@@ -301,11 +301,13 @@ class Parameters(Strict):
 class Training(Strict):
     """What was trained, and which weights were kept: `run.json`.
 
+    key: `RunConfig.key`: trainings of one key have the same config, code and data, and so the same outcome.
     steps: iterations; images_shown: training images, repeats counted.
     selected_step, selected_by: the moment of the weights that were kept, and how it was chosen.
     """
 
     version: Version
+    key: str
     config: RunConfig
     parameters: Parameters
     steps: int

@@ -1,7 +1,9 @@
 """One run's training from end to end: where the loop meets checkpoints, files and MLflow."""
 
 import os
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ from numpy.typing import NDArray
 
 from visage.config import RunConfig, RuntimeConfig
 from visage.data.arrays import Faces
-from visage.evaluation.flops import flops_per_iteration
-from visage.evaluation.preview import preview
-from visage.evaluation.validation import validation_bits_per_dim
-from visage.files import write_json
-from visage.models.base import build
+from visage.files import replacing_folder
+from visage.inference.flops import flops_per_iteration
+from visage.inference.preview import preview
+from visage.inference.validation import validation_bits_per_dim
+from visage.models.base import GenerativeModel, build
+from visage.results import Training as TrainingRecord
+from visage.results import TrainingCost, read, write
 from visage.tracking import Tracker
 from visage.training.checkpoint import Checkpoint
 from visage.training.devices import choose_device, choose_precision, footprint
@@ -24,28 +28,46 @@ from visage.training.loop import Training, run
 from visage.training.outputs import load_trained, save_samples, write_outputs
 
 VALIDATION_IMAGES = 512
+FIRST_STAGE = "first_stage"
+"""The folder of a run's outputs, and the prefix of its curves, that hold the training of its first stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the trainings of a run share: its data, device, folders and log. home: of checkpoints."""
+
+    card: dict[str, Any]
+    train: Faces
+    valid: Faces
+    device: torch.device
+    root: Path
+    home: Path
+    tracker: Tracker
 
 
 class _Observer:
-    """Keeps the sample grids beside the checkpoint, and passes all on to MLflow."""
+    """Keeps the sample grids beside the checkpoint, and passes everything on to MLflow."""
 
-    def __init__(self, folder: Path, tracker: Tracker) -> None:
-        self.folder, self.tracker = folder, tracker
+    def __init__(self, folder: Path, tracker: Tracker, prefix: str) -> None:
+        self.folder, self.tracker, self.prefix = folder, tracker, prefix
 
     def row(self, values: dict[str, float]) -> None:
-        self.tracker.metrics(int(values["step"]), _named("train", values))
+        self.tracker.metrics(int(values["step"]), _named(f"{self.prefix}train", values))
 
     def validated(self, values: dict[str, float]) -> None:
-        self.tracker.metrics(int(values["step"]), _named("valid", values))
+        self.tracker.metrics(int(values["step"]), _named(f"{self.prefix}valid", values))
 
     def sampled(self, step: int, images: NDArray[np.uint8]) -> None:
-        self.tracker.image("samples", save_samples(self.folder, step, images), step)
+        self.tracker.image(f"{self.prefix}samples".replace("/", "_"), save_samples(self.folder, step, images), step)
 
 
 def train_run(
     config: RunConfig, card: dict[str, Any], runtime: RuntimeConfig, train: Faces, valid: Faces, root: Path
 ) -> None:
     """Train one run to the end, continuing where an earlier attempt stopped, and write `runs/<name>/train`.
+
+    A run that works in the latents of another model trains that first stage before its own training, unless the very
+    same training (config, code and data) is finished already: as a run of this project, or in an earlier attempt.
 
     card: the data card of the run's training, part of what identifies it.
     root: the project's root; the checkpoint of an unfinished training lives under DVC_ROOT, which is the same folder
@@ -55,51 +77,103 @@ def train_run(
         UserError: no such device, an unreachable MLflow server, a training that diverges, a full disk.
     """
     device = choose_device(runtime.device)
-    precision = choose_precision(config.train.precision, device)
-    key = config.key(card)
     home = Path(os.environ.get("DVC_ROOT", root))
     with (
-        Checkpoint(home / ".scratch" / f"{config.name}-{key[:16]}") as checkpoint,
+        Checkpoint(_scratch(home, config, card)) as checkpoint,
         Tracker.open(config, card, root=home, experiment=runtime.experiment, mode="train") as tracker,
     ):
-        torch.manual_seed(config.seed)
-        before = config.first_stage
-        first = load_trained(root / "runs" / before.name / "train", before) if before else None
-        model = build(config.model, config.settings, config.size, first)
-        model = model.to(device).to(memory_format=torch.channels_last)
-        attributes = train.columns(model.attributes)
-        feed = Feed(
-            train.images,
-            attributes,
-            batch_size=config.train.batch_size,
-            flip=config.train.flip,
-            seed=config.seed,
-            device=device,
-            groups=model.groups(torch.from_numpy(attributes).float()),
-        )
-        training = Training(model, config.train, feed, seed=config.seed, autocast=precision)
-        outcome = run(
-            training,
-            checkpoint,
-            _Observer(checkpoint.folder, tracker),
-            validate=lambda averaged: validation_bits_per_dim(
-                averaged, valid.images[:VALIDATION_IMAGES], config.seed, device
-            ),
-            sample=lambda averaged: preview(averaged, valid, config.seed, device),
-            title=config.name,
-        )
+        job = _Job(card, train, valid, device, root, home, tracker)
+        first = _first_stage(job, config.first_stage) if config.first_stage else None
         out = root / "runs" / config.name / "train"
-        write_outputs(out, config, training, outcome, checkpoint.folder)
-        operations = flops_per_iteration(model, feed.next()) * training.step
-        cost = {
-            "train_pflop": float(f"{operations / 1e15:.4g}"),
-            "seconds": round(outcome.log.seconds, 1),
-            "images_per_second": round(training.images_shown / outcome.log.seconds, 1),
-            **footprint(device, precision),
-        }
-        write_json(root / "metrics" / "cost" / "train" / f"{config.name}.json", cost)
+        cost = _train(job, config, checkpoint, out, first)
+        write(root / "metrics" / "cost" / "train" / f"{config.name}.json", cost)
         tracker.finish_training(out, cost)
         checkpoint.remove()
+
+
+def _scratch(home: Path, config: RunConfig, card: dict[str, Any]) -> Path:
+    """Where the unfinished training of this config on this data is kept."""
+    return home / ".scratch" / f"{config.name}-{config.key(card)[:16]}"
+
+
+def _first_stage(job: _Job, config: RunConfig) -> tuple[Path, TrainingCost | None]:
+    """The outputs of a finished training of the first stage, and what it cost where that is known."""
+    key = config.key(job.card)
+    kept = job.home / ".scratch" / "first_stages" / f"{config.name}-{key[:16]}"
+    own_run = job.root / "runs" / config.name / "train"
+    with Checkpoint(_scratch(job.home, config, job.card), wait=True) as checkpoint:
+        for folder, cost_file in (
+            (kept / "train", kept / "cost.json"),
+            (own_run, job.root / "metrics" / "cost" / "train" / f"{config.name}.json"),
+        ):
+            if (folder / "run.json").is_file() and read(folder / "run.json", TrainingRecord).key == key:
+                return folder, read(cost_file, TrainingCost) if cost_file.is_file() else None
+        with replacing_folder(kept) as folder:
+            cost = _train(job, config, checkpoint, folder / "train", None, prefix=f"{FIRST_STAGE}/")
+            write(folder / "cost.json", cost)
+        checkpoint.remove()
+        return kept / "train", cost
+
+
+def _train(
+    job: _Job,
+    config: RunConfig,
+    checkpoint: Checkpoint,
+    out: Path,
+    first: tuple[Path, TrainingCost | None] | None,
+    prefix: str = "",
+) -> TrainingCost:
+    """Train to the end, write the outputs, and say what it cost.
+
+    first: outputs and cost of the first stage. prefix: before the names of curves in MLflow.
+    """
+    precision = choose_precision(config.train.precision, job.device)
+    torch.manual_seed(config.seed)
+    model = _model(job, config, first)
+    feed = _feed(job, config, model)
+    training = Training(model, config.train, feed, seed=config.seed, autocast=precision)
+    outcome = run(
+        training,
+        checkpoint,
+        _Observer(checkpoint.folder, job.tracker, prefix),
+        validate=lambda averaged: validation_bits_per_dim(
+            averaged, job.valid.images[:VALIDATION_IMAGES], config.seed, job.device
+        ),
+        sample=lambda averaged: preview(averaged, job.valid, config.seed, job.device),
+        title=config.name,
+    )
+    first_folder, first_cost = first or (None, None)
+    with replacing_folder(out) as folder:
+        write_outputs(folder, config, config.key(job.card), training, outcome, checkpoint.folder)
+        if first_folder is not None:
+            shutil.copytree(first_folder, folder / FIRST_STAGE)
+    operations = flops_per_iteration(model, feed.next()) * training.step
+    return TrainingCost(
+        train_pflop=float(f"{operations / 1e15:.4g}"),
+        seconds=round(outcome.log.seconds, 1),
+        images_per_second=round(training.images_shown / outcome.log.seconds, 1),
+        footprint=footprint(job.device, precision),
+        first_stage=first_cost,
+    )
+
+
+def _model(job: _Job, config: RunConfig, first: tuple[Path, TrainingCost | None] | None) -> GenerativeModel:
+    trained = load_trained(first[0], config.first_stage) if first and config.first_stage else None
+    model = build(config.model, config.settings, config.size, trained)
+    return model.to(job.device).to(memory_format=torch.channels_last)
+
+
+def _feed(job: _Job, config: RunConfig, model: GenerativeModel) -> Feed:
+    attributes = job.train.columns(model.attributes)
+    return Feed(
+        job.train.images,
+        attributes,
+        batch_size=config.train.batch_size,
+        flip=config.train.flip,
+        seed=config.seed,
+        device=job.device,
+        groups=model.groups(torch.from_numpy(attributes).float()),
+    )
 
 
 def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -1,13 +1,13 @@
-"""Images in batches and random numbers by name: what makes figures independent of batch size and of each other."""
+"""Images in batches, and what a network makes of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.maths.pixels import to_float
+from visage.maths.pixels import to_float, to_uint8
 
 
 def batches(images: NDArray[np.uint8], batch_size: int, device: torch.device) -> Iterator[Tensor]:
@@ -17,24 +17,15 @@ def batches(images: NDArray[np.uint8], batch_size: int, device: torch.device) ->
         yield to_float(torch.from_numpy(chunk).to(device))
 
 
-def _seeds(seed: int, stream: str) -> np.random.SeedSequence:
-    return np.random.SeedSequence([seed, *stream.encode()])
+def embedded(
+    embed: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch_size: int, device: torch.device
+) -> NDArray[np.float32]:
+    """What a network makes of (n, S, S, 3) uint8 images, flattened: (n, F)."""
+    rows = [embed(x).flatten(1).float().cpu() for x in batches(images, batch_size, device)]
+    return torch.cat(rows).numpy()
 
 
-def numpy_generator(seed: int, stream: str) -> np.random.Generator:
-    """Random numbers of a named stream; streams of other names or seeds are independent of it."""
-    return np.random.default_rng(_seeds(seed, stream))
-
-
-def torch_generator(seed: int, stream: str) -> torch.Generator:
-    """Like `numpy_generator`, on the CPU, for models."""
-    return torch.Generator().manual_seed(int(_seeds(seed, stream).generate_state(1, np.uint64)[0]))
-
-
-def choose_rows(available: int, wanted: int, seed: int, stream: str) -> NDArray[np.int64]:
-    """Row numbers to measure on: the first `wanted` of a fixed permutation, all of it where wanted is 0.
-
-    Fewer rows are a prefix of more rows, in the same order.
-    """
-    rows: NDArray[np.int64] = numpy_generator(seed, stream).permutation(available)
-    return rows[: wanted or available]
+def to_pixels(x: Tensor) -> NDArray[np.uint8]:
+    """(B, S, S, 3) uint8 in main memory, from (B, 3, S, S) in [-1, 1]."""
+    pixels: NDArray[np.uint8] = to_uint8(x).cpu().numpy()
+    return pixels

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.inference.batches import batches, torch_generator
+from visage.inference.batches import batches
+from visage.maths.streams import torch_generator
 from visage.maths.units import bits_per_dim
 from visage.models.base import EstimatesLogProb, GenerativeModel, HasBound, HasLogProb, ImportanceWeighted, can
 

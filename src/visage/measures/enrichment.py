@@ -1,77 +1,29 @@
 """Which attributes the worst images by a measure have more often than the others, and how sure that is.
 
 Per attribute a 2x2 table: worst or not, with the attribute or not. Its odds ratio has 1/2 added to every count (Haldane
-1956) and Woolf's interval (1955), its p-value is Fisher's exact one, and q is that of Benjamini & Hochberg (1995) over
-the attributes. The worst are few, so an attribute that is rare, or nearly everywhere, is not tested at all.
+1956) and Woolf's interval (1955), and its p-value is Fisher's exact one. The worst are few, so an attribute that is
+rare, or nearly universal, is not tested at all.
 
-Two checks stand beside: the odds ratio of a logistic regression that knows of covariates as well (errors follow
-contrast and texture, whoever wears a hat), and how often chance alone, in permutations of the images, gives an odds
-ratio as far from 1 as the furthest one here.
+There are two checks: the odds ratio of a logistic regression that includes covariates (errors follow contrast and
+texture, whoever wears a hat), and how often chance alone, in permutations of the images, gives an odds ratio as far
+from 1 as the furthest one here.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visage.files import write_json
+from visage.results import Enrichment, Odds
 
 SHARE = 0.05
 """The worst ones among all images."""
 LEAST = 5.0
 """Images that must be expected among the worst with an attribute, and without it, for it to be tested."""
-FALSE_DISCOVERY_RATE = 0.05
 PERMUTATIONS = 1000
 NORMAL_975 = 1.959964
 """The 97.5 % quantile of N(0, 1)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One attribute.
-
-    worst_with, rest_with: images that have it, among the worst and among the others.
-    expected: of worst_with, where the attribute plays no part.
-    odds_ratio, ci95: above 1 where the worst have it more often.
-    adjusted_odds_ratio: at equal covariates; None where it is not estimated.
-    tested: whether p, q exist; reason: why not, else empty.
-    """
-
-    attribute: str
-    worst_with: int
-    rest_with: int
-    expected: float
-    odds_ratio: float
-    ci95: tuple[float, float]
-    tested: bool
-    reason: str
-    p: float | None
-    q: float | None
-    adjusted_odds_ratio: float | None = None
-
-    @property
-    def named(self) -> bool:
-        """Whether to speak of it: at most 5 % of all that are named are expected to be chance."""
-        return self.q is not None and self.q < FALSE_DISCOVERY_RATE
-
-
-@dataclass(frozen=True, slots=True)
-class Enrichment:
-    """What the worst images by one measure have in common.
-
-    measure: its key, such as recon_mse; n: images behind it; worst: how many of them are the worst.
-    p_max: how often the largest |log odds ratio| of the tested attributes would be as large by chance; None where no
-        attribute is tested.
-    rows: all attributes, in their order.
-    """
-
-    measure: str
-    n: int
-    worst: int
-    p_max: float | None
-    rows: list[Row]
 
 
 def enrichment(
@@ -107,9 +59,9 @@ def enrichment(
     )
 
 
-def associations(worst: NDArray[np.bool_], attributes: NDArray[np.uint8], names: Sequence[str]) -> list[Row]:
+def associations(worst: NDArray[np.bool_], attributes: NDArray[np.uint8], names: Sequence[str]) -> list[Odds]:
     """The rows of all attributes, not adjusted: worst (N,), attributes (N, A) in {0, 1}, names (A,)."""
-    from scipy.stats import false_discovery_control, fisher_exact
+    from scipy.stats import fisher_exact
 
     n, k = len(worst), int(worst.sum())
     having, worst_with = attributes.sum(0, dtype=np.int64), attributes[worst].sum(0, dtype=np.int64)
@@ -118,10 +70,8 @@ def associations(worst: NDArray[np.bool_], attributes: NDArray[np.uint8], names:
     tested = np.minimum(expected, k - expected) >= LEAST
     tables = np.array([[worst_with, k - worst_with], [having - worst_with, n - k - having + worst_with]])
     p = np.array([fisher_exact(table).pvalue for table in np.moveaxis(tables, 2, 0)])
-    q = np.ones(len(p))
-    q[tested] = false_discovery_control(p[tested])
     return [
-        Row(
+        Odds(
             attribute=str(names[i]),
             worst_with=int(worst_with[i]),
             rest_with=int(having[i] - worst_with[i]),
@@ -134,7 +84,6 @@ def associations(worst: NDArray[np.bool_], attributes: NDArray[np.uint8], names:
             tested=bool(tested[i]),
             reason="" if tested[i] else _untested(expected[i], k),
             p=float(p[i]) if tested[i] else None,
-            q=float(q[i]) if tested[i] else None,
         )
         for i in range(len(names))
     ]
@@ -186,11 +135,6 @@ def permutation_p(
     log_ratio, _ = log_odds_ratio(counts, int(worst.sum()), attributes.sum(0, dtype=np.int64), len(worst))
     largest = np.abs(log_ratio).max(1)
     return float((largest >= largest[0]).mean())
-
-
-def save_enrichment(path: Path, found: Sequence[Enrichment]) -> None:
-    """Write a JSON list, one entry for each measure."""
-    write_json(path, [asdict(one) for one in found])
 
 
 def _untested(expected: float, worst: int) -> str:

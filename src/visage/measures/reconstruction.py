@@ -6,14 +6,10 @@ matplotlib, and scikit-image would be one more dependency for these fifteen line
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.inference.batches import batches
 from visage.maths.pixels import levels
-from visage.models.base import Reconstructs
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """(x, y) -> (B,), for images x and their reconstructions y, both (B, 3, S, S) in [-1, 1]."""
@@ -62,17 +58,5 @@ def _blur(size: int, like: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda image: band @ image.contiguous() @ band.T
 
 
-def per_image(
-    model: Reconstructs,
-    images: NDArray[np.uint8],
-    measures: Mapping[str, Measure],
-    *,
-    device: torch.device,
-    batch_size: int,
-) -> dict[str, NDArray[np.float64]]:
-    """Reconstruct (N, S, S, 3) uint8 images once and measure each: name -> (N,)."""
-    rows = []
-    for x in batches(images, batch_size, device):
-        y = model.reconstruct(x).clamp(-1, 1)
-        rows.append(torch.stack([measure(x, y) for measure in measures.values()]).cpu().double())
-    return dict(zip(measures, torch.cat(rows, dim=1).numpy(), strict=True))
+PER_IMAGE: Mapping[str, Measure] = {"recon_mse": mse, "psnr": psnr, "ssim": ssim}
+"""Every measure of a reconstruction; evaluation takes and records all of them."""

@@ -1,8 +1,8 @@
 """How good samples are, as a set: their distance from real images, their fidelity and diversity, and what they copy.
 
-All of it compares arrays of features, one row an image. The features are those of the pipeline's own attribute network
-(`visage.attribute_network`), thumbnails, or Inception's: a figure is named after them, and only figures of the same
-features and of equally many images may be compared.
+Every measure compares arrays of features, one row per image. The features are those of the pipeline's own attribute
+network (`visage.attribute_network`), thumbnails, or Inception's: a figure is named after them, and only figures of the
+same features and of equally many images may be compared.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visage.errors import UserError
+from visage.maths.streams import numpy_generator
+from visage.measures.intervals import Interval
+from visage.measures.recorder import Figure
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 """(n, F), one row an image."""
@@ -30,6 +33,8 @@ COMPONENTS = 64
 """Principal components of thumbnails in which pixels are compared."""
 SPLITS = 10
 """Parts of the samples that the Inception score is averaged over, as in the paper."""
+FRECHET_RESAMPLES = 20
+"""Behind the interval of a Frechet distance: each costs as much as the figure itself."""
 CHUNK = 250
 """Images turned to floats at a time."""
 INCEPTION_DIGEST = "6726825d"
@@ -181,26 +186,39 @@ class Memorization:
     indices: NDArray[np.int64]
 
 
-def memorization(samples: Features, test: Features, train: Features, mirrors: Features | None = None) -> Memorization:
+def nearest_training(
+    queries: Features, train: Features, mirrors: Features | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of each query (n, F) the nearest training image: distance and row, both (n,).
+
+    mirrors: the training images (N, F) mirrored, in the same order; the nearer of the two then counts.
+    """
+    references = train if mirrors is None else np.concatenate([train, mirrors])
+    distances, rows = nearest(queries, references)
+    return distances, rows % len(train)
+
+
+def memorization(
+    samples: Features, usual: NDArray[np.float64], train: Features, mirrors: Features | None = None
+) -> Memorization:
     """Compare nearest distances samples -> train with test -> train (Meehan et al. 2020, arXiv:2004.05675).
 
-    samples: (n, F); test: (m, F); train: (N, F).
-    mirrors: the training images mirrored, (N, F), in the same order; the nearer of the two then counts.
+    samples: (n, F); train, mirrors: as in `nearest_training`.
+    usual: distances (m,) of test images from their nearest training images, by `nearest_training`.
 
     Raises:
         ValueError: half of the test images or more are training images, so that there is no scale to measure by.
     """
     from scipy.stats import mannwhitneyu
 
-    references = train if mirrors is None else np.concatenate([train, mirrors])
-    (distances, rows), (usual, _) = nearest(samples, references), nearest(test, references)
+    distances, rows = nearest_training(samples, train, mirrors)
     if not np.median(usual):
         raise ValueError("half of the test images or more are training images")
     return Memorization(
         ratio=float(np.median(distances) / np.median(usual)),
         p_value=float(mannwhitneyu(distances, usual, alternative="less").pvalue),
         distances=distances,
-        indices=rows % len(train),
+        indices=rows,
     )
 
 
@@ -229,6 +247,52 @@ def _apart(a: Features, b: Features) -> NDArray[np.float64]:
     """Distances row by row. Those of the search have lost their last digits, so that copies are not at 0."""
     distances: NDArray[np.float64] = np.linalg.norm(a.astype(np.float64) - b.astype(np.float64), axis=1)
     return distances
+
+
+# --- all figures of one space -----------------------------------------------------------------------------------------
+
+
+def feature_figures(
+    real: NDArray[np.float64], fake: NDArray[np.float64], *, seed: int, network: str
+) -> dict[str, Figure]:
+    """Every figure that compares samples with test faces in features of the attribute network.
+
+    real: (n, F) of all test faces; fake: (m, F). network: how the notes name it.
+    """
+    n = len(fake)
+    distance = frechet_distance(real, fake)
+    kernel, deviation = kernel_distance(real, fake, seed)
+    same = min(len(real), n)  # as many faces as samples: both sides' neighbourhoods shrink with their number
+    return {
+        "fd_attr128": Figure(
+            distance, n, _frechet_interval(distance, real, fake, seed), f"{len(real)} test faces, {network}; not FID"
+        ),
+        "kd_attr128": Figure(
+            1000 * kernel,
+            n,
+            note=f"unbiased, so it may fall below 0; {1000 * deviation:.2g} standard deviation over subsets",
+        ),
+        **{
+            name: Figure(value, same, note=f"nearest neighbours in {network}")
+            for name, value in manifold_measures(real[:same], fake[:same]).items()
+        },
+    }
+
+
+def _frechet_interval(value: float, real: NDArray[np.float64], fake: NDArray[np.float64], seed: int) -> Interval:
+    """The value with 1.96 bootstrap standard deviations on either side.
+
+    Percentiles would not do: resampling with replacement makes the distance itself larger.
+    """
+    generator = numpy_generator(seed, "Frechet resamples")
+    drawn = [
+        frechet_distance(
+            real[generator.integers(len(real), size=len(real))], fake[generator.integers(len(fake), size=len(fake))]
+        )
+        for _ in range(FRECHET_RESAMPLES)
+    ]
+    half = 1.96 * float(np.std(drawn, ddof=1))
+    return max(0.0, value - half), value + half
 
 
 # --- Inception -------------------------------------------------------------------------------------------------------

@@ -1,22 +1,19 @@
-"""Ways in which a training is known to go wrong, each looked for by a number and given a verdict of its own.
+"""Ways in which a training is known to go wrong, each detected by a number and given a verdict of its own.
 
-A tripped wire says that the model's figures stand for a failed training, or for broken arithmetic, rather than for the
+A tripped wire says that the model's figures describe a failed training, or broken arithmetic, rather than the
 method. Limits are far from what a sound model shows: none is meant to rank models.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visage.measures.intervals import auroc
-from visage.files import write_json
+from visage.results import Tripwire
 
-Verdict = Literal["ok", "tripped", "undefined"]
 Name = Literal[
     "non_finite",
     "posterior_collapse",
@@ -45,22 +42,6 @@ HALF_STEP = 0.5 / 255
 """Half of the distance of two 8-bit values, pixels in [0, 1]: beyond it an image comes back as another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tripwire:
-    """One way to go wrong, and whether it happened.
-
-    value, limit: what decided. Both are None where the verdict is "undefined", and `text` holds the reason; value alone
-        is None where it is not finite, which trips any wire.
-    text: all that was looked at, in words.
-    """
-
-    name: Name
-    verdict: Verdict
-    value: float | None
-    limit: float | None
-    text: str
-
-
 class Reading(NamedTuple):
     """A number, and whether it is wrong: below, above, or at least at the limit."""
 
@@ -78,7 +59,7 @@ class Reading(NamedTuple):
 
 def undefined(name: Name, reason: str) -> Tripwire:
     """The wire of a model to which it does not apply, and why."""
-    return Tripwire(name, "undefined", None, None, reason)
+    return Tripwire(name, "undefined", reason)
 
 
 def judge(name: Name, readings: Sequence[Reading]) -> Tripwire:
@@ -88,9 +69,9 @@ def judge(name: Name, readings: Sequence[Reading]) -> Tripwire:
     return Tripwire(
         name=name,
         verdict="tripped" if crossed else "ok",
+        text="; ".join(reading.text for reading in readings),
         value=float(decisive.value) if math.isfinite(decisive.value) else None,
         limit=decisive.limit,
-        text="; ".join(reading.text for reading in readings),
     )
 
 
@@ -186,13 +167,3 @@ def round_trip(error: float) -> Tripwire:
     error: max |x - f^-1(f(x))| over pixels and images, pixels in [0, 1].
     """
     return judge("round_trip", [Reading(error, ">", HALF_STEP, f"comes back within {error:.2g}, pixels in [0, 1]")])
-
-
-def save_tripwires(path: Path, wires: Sequence[Tripwire]) -> None:
-    """Write a JSON list of wires."""
-    write_json(path, [asdict(wire) for wire in wires])
-
-
-def tripwire_metrics(wires: Sequence[Tripwire]) -> dict[str, dict[str, int]]:
-    """1 for each wire that is tripped, 0 for each that is not, for `dvc metrics`; undefined ones are left out."""
-    return {"tripwires": {wire.name: int(wire.verdict == "tripped") for wire in wires if wire.verdict != "undefined"}}

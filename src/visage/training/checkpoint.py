@@ -25,14 +25,16 @@ class Checkpoint:
     It lives outside of what DVC manages, because DVC deletes a stage's outputs before it runs the stage. Used as a
     context manager that holds the lock.
 
+    wait: for another process that holds the lock, instead of failing.
+
     Raises (on entering):
         UserError: another process trains this run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wait: bool = False) -> None:
         self.folder = folder
         self.path = folder / "checkpoint.pt"
-        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=-1 if wait else 0)
         self._next = time.monotonic() + EVERY_SECONDS
 
     def __enter__(self) -> Self:

@@ -1,12 +1,25 @@
 """Which processor, in which precision."""
 
+import os
 import platform
 import resource
-from typing import Any
 
 import torch
 
+from visage.config import RuntimeConfig
 from visage.errors import UserError
+from visage.results import Footprint
+
+
+def start_device() -> torch.device:
+    """Set the number of threads of this process, and choose its device, as configs/runtime.json says.
+
+    Raises:
+        UserError: the file is missing, or there is no such device.
+    """
+    runtime = RuntimeConfig.load()
+    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    return choose_device(runtime.device)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -37,16 +50,16 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
-def footprint(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
-    """What the work was done on, and the most memory it took: of the GPU where there is one, else of this process."""
+def footprint(device: torch.device, precision: torch.dtype) -> Footprint:
+    """What the work was done on, and its peak memory so far: of the GPU where there is one, else of this process."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak *= 1 if platform.system() == "Darwin" else 1024  # macOS counts bytes, Linux KiB
-    return {
-        "peak_memory_mb": round(peak / 2**20),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": str(precision).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-    }
+    return Footprint(
+        peak_memory_mb=round(peak / 2**20),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        precision=str(precision).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )

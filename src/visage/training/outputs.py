@@ -4,21 +4,20 @@ import csv
 import io
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from visage import results
 from visage.config import RunConfig
 from visage.errors import UserError
-from visage.files import replacing_folder, write_json, write_text
+from visage.files import write_text
 from visage.models.base import GenerativeModel, build
 from visage.pictures import grid, save
+from visage.results import VERSION, Parameters, write
 from visage.training.loop import Outcome, Training
+from visage.weights import load_weights, save_weights
 
 COLUMNS = 8
 """Images in a row of a sample grid."""
@@ -36,36 +35,37 @@ def save_samples(folder: Path, step: int, images: NDArray[np.uint8]) -> Path:
     return path
 
 
-def write_outputs(out: Path, config: RunConfig, training: Training, outcome: Outcome, samples: Path) -> None:
-    """Write weights, description, curves and sample grids, all or nothing.
+def write_outputs(
+    folder: Path, config: RunConfig, key: str, training: Training, outcome: Outcome, samples: Path
+) -> None:
+    """Write weights, description, curves and sample grids into a folder that exists.
 
-    samples: the folder whose `samples/` holds the grids that were drawn on the way.
+    key: `RunConfig.key`, by which the training is known.
+    samples: the folder whose `samples/` holds the grids that were drawn during the training.
     """
-    with replacing_folder(out) as folder:
-        save_file(
-            {name: weight.detach().cpu().contiguous() for name, weight in outcome.weights.items()},
-            folder / "model.safetensors",
-        )
-        write_json(folder / "run.json", _description(config, training, outcome))
-        write_csv(folder / "history.csv", outcome.log.history, ["step", "kimg", "lr"])
-        write_csv(folder / "validation.csv", outcome.log.validation, ["step", "kimg", "bits_per_dim"])
-        if (samples / "samples").is_dir():
-            shutil.copytree(samples / "samples", folder / "samples")
+    save_weights(folder / "model.safetensors", outcome.weights)
+    write(folder / "run.json", _description(config, key, training, outcome))
+    write_csv(folder / "history.csv", outcome.log.history, ["step", "kimg", "lr"])
+    write_csv(folder / "validation.csv", outcome.log.validation, ["step", "kimg", "bits_per_dim"])
+    if (samples / "samples").is_dir():
+        shutil.copytree(samples / "samples", folder / "samples")
 
 
-def _description(config: RunConfig, training: Training, outcome: Outcome) -> dict[str, Any]:
+def _description(config: RunConfig, key: str, training: Training, outcome: Outcome) -> results.Training:
     players = {player: sum(p.numel() for p in parameters) for player, parameters in training.parameters.items()}
     validated = bool(outcome.log.validation)
-    return {
-        "config": asdict(config),
-        "parameters": {"total": sum(players.values()), "players": players},
-        "steps": training.step,
-        "images_shown": training.images_shown,
-        "selected_step": outcome.selected_step,
-        "selected_by": "bits_per_dim of the validation images"
+    return results.Training(
+        version=VERSION,
+        key=key,
+        config=config,
+        parameters=Parameters(sum(players.values()), players),
+        steps=training.step,
+        images_shown=training.images_shown,
+        selected_step=outcome.selected_step,
+        selected_by="bits_per_dim of the validation images"
         if validated
         else "last step: no likelihood that is quick to compute and that training aims at",
-    }
+    )
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> None:
@@ -97,9 +97,8 @@ def build_model(config: RunConfig) -> GenerativeModel:
 
 
 def _load(model: GenerativeModel, path: Path, config: RunConfig) -> GenerativeModel:
-    weights: dict[str, Tensor] = load_file(path)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(load_weights(path))
     except RuntimeError as error:
         raise UserError(
             f"{path} does not fit configs/{config.name}.json: run `dvc repro train@{config.name}`"

@@ -1,0 +1,19 @@
+"""data/processed and data/attribute_network -> data/reference: what evaluations need and no model influences."""
+
+from pathlib import Path
+
+from visage.config import EvaluateConfig, ReferenceConfig
+from visage.files import write_json
+from visage.reference.build import build_reference
+from visage.stage import run_stage
+from visage.training.devices import start_device
+
+
+def main() -> None:
+    config, data = ReferenceConfig.load(), Path("data")
+    figures = build_reference(config, EvaluateConfig.load(), data, data / "reference", start_device())
+    write_json(Path("metrics/reference.json"), figures)
+
+
+if __name__ == "__main__":
+    run_stage(main)
