@@ -25,9 +25,11 @@ from tqdm import tqdm
 from visage.config import AttributeNetworkConfig
 from visage.data.arrays import Faces, load_faces
 from visage.errors import UserError
-from visage.files import replacing_folder, write_json
+from visage.files import Strict, read_typed, replacing_folder, write_json
 from visage.inference.batches import batches
+from visage.measures.intervals import auroc
 from visage.training.feed import Feed
+from visage.weights import load_weights, save_weights, weights_hash
 
 FEATURES = 128
 """Dimensions of the space in which images are compared."""
@@ -110,7 +112,7 @@ def learnable(train: Faces) -> list[str]:
 def train_attribute_network(
     train: Faces, valid: Faces, *, kimg: float, batch_size: int, lr: float, seed: int, device: torch.device
 ) -> AttributeNetwork:
-    """Train a network to recognise the learnable attributes: binary cross-entropy, Adam, a cosine down to 0, random flips.
+    """Train a network to recognise the learnable attributes: cross-entropy, Adam, a cosine down to 0, random flips.
 
     kimg: thousands of training images to show, in batches of `batch_size` or of all images if they are fewer.
     lr: learning rate at the start. The same seed gives the same network.

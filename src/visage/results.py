@@ -30,8 +30,8 @@ from visage.config import RunConfig
 from visage.errors import UserError
 from visage.files import Strict, read_typed, replacing, write_json
 
-VERSION = 2
 Version = Literal[2]
+VERSION: Version = 2
 """Raised whenever a stored field changes its meaning: files of another version are refused, and measured again."""
 
 Kind = Literal["exact", "upper_bound", "lower_bound", "estimate", "undefined"]
@@ -373,7 +373,7 @@ class PerImage:
         groups = {"rows": self.rows, "values": self.values} | {f"scores.{name}": s for name, s in self.scores.items()}
         arrays = {f"{group}.{name}": array for group, found in groups.items() for name, array in found.items()}
         with replacing(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(temporary, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "PerImage":

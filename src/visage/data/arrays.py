@@ -20,7 +20,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from visage.data.card import DataCard
 from visage.errors import UserError
+from visage.files import read_typed
 
 PROCESSED = Path("data/processed")
 Split = Literal["train", "valid", "test"]
@@ -86,13 +88,18 @@ def load_faces(split: Split, size: int, folder: Path = PROCESSED) -> Faces:
     return faces
 
 
-def load_ood(size: int, folder: Path = PROCESSED) -> NDArray[np.uint8]:
+def load_card(folder: Path = PROCESSED) -> DataCard:
+    """Read the protocol card."""
+    return read_typed(folder / "card.json", DataCard, "run `dvc repro preprocess`")
+
+
+def load_ood(size: int, name: str, folder: Path = PROCESSED) -> NDArray[np.uint8]:
     """Open the out-of-distribution images, (M, size, size, 3) uint8.
 
     Raises:
         UserError: the array is missing or has another shape.
     """
-    return _open(folder / str(size) / "ood.npy", size)
+    return _open(folder / str(size) / "ood" / f"{name}.npy", size)
 
 
 def _open(path: Path, size: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Galleries of the faces that a model treats worst, as usual, and best, and the attributes that stand out among them."""
+"""Galleries of the faces that a model treats worst, as usual, and best, and the attributes that stand out in them."""
 
 from dataclasses import dataclass
 

@@ -157,7 +157,7 @@ def _translated(evaluated: EvaluatedModel, model: Translates, images: Evaluation
 def _flipped_attributes(
     evaluated: EvaluatedModel, model: SamplesGiven, images: EvaluationImages
 ) -> list[NDArray[np.uint8]]:
-    """For each of some test faces' attributes: a sample with these, then one with each attribute flipped, same noise."""
+    """For the attributes of some test faces: a sample with these, then one with each of them flipped, same noise."""
     columns = []
     for flipped in (None, *range(len(model.attributes))):
         y = _labels(evaluated, images, ATTRIBUTE_ROWS)

@@ -28,7 +28,8 @@ def code_lengths(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     The shorter of the optimised PNG file and the pixels' zlib stream at level 9, headers included.
     """
     bits = [8 * min(_png_bytes(image, optimize=True), len(zlib.compress(image.tobytes(), 9))) for image in images]
-    return np.array(bits, np.float64) / images[0].size
+    lengths: NDArray[np.float64] = np.array(bits, np.float64) / images[0].size
+    return lengths
 
 
 def log_variances(images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -171,7 +171,7 @@ def _write_features(
 
 
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    np.savez(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _metrics(reference: Reference) -> dict[str, Any]:
