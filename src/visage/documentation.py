@@ -1,0 +1,130 @@
+"""`python -m visage.documentation`: write the generated parts of README.md and docs/measures.md.
+
+The README's table of models comes from params.yaml, the model files and the committed cost of the baseline; the tables of
+measures, scores and sets come from `visage.measures.table`. Each part stands between two comments in its file; a test
+fails where one of them is out of date.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from visage import params
+from visage.config import RunConfig
+from visage.errors import UserError
+from visage.files import write_text
+from visage.measures.table import BASELINES, GROUPS, MEASURES, SCORES, SETS
+from visage.models import base
+from visage.report.wording import CAPABILITIES, count, duration
+from visage.results import TrainingCost, read
+from visage.training.outputs import build_model
+
+PART = "<!-- {0}: written by `make docs` -->\n{1}<!-- end of {0} -->"
+SIZE = 32
+"""The image size of the README's table."""
+
+
+def write_documentation(root: Path) -> list[str]:
+    """Bring the generated parts up to date; the names of the files that changed.
+
+    Raises:
+        UserError: a file lacks the comments of a part.
+    """
+    changed = []
+    for name, parts in PARTS.items():
+        path = root / name
+        before = text = path.read_text(encoding="utf-8")
+        for part, write in parts.items():
+            text = _replaced(text, part, write(root), name)
+        if text != before:
+            write_text(path, text)
+            changed.append(name)
+    return changed
+
+
+def _replaced(text: str, part: str, content: str, file: str) -> str:
+    pattern = re.compile(re.escape(PART.format(part, "\n")).replace(re.escape("\n"), "\n(?s:.*?)", 1))
+    if not pattern.search(text):
+        raise UserError(f"{file} lacks the comments around its part {part!r}: restore them from git")
+    return pattern.sub(lambda _: PART.format(part, content), text)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |\n" for line in lines)
+
+
+def models_table(root: Path) -> str:
+    """A row for each recipe of params.yaml that the default run trains at `SIZE`."""
+    shipped = params.load(root / "params.yaml")
+    configs = params.resolve(shipped, root / "src")
+    return table(
+        ("run", "model, file", "paper", "can", "parameters", "trains in"),
+        [_model_row(config, root) for config in configs if config.size == SIZE and config.seed == shipped.seeds[0]],
+    )
+
+
+def _model_row(config: RunConfig, root: Path) -> list[str]:
+    model = build_model(config)
+    kind = base.find(config.model)
+    can = [words for name, words in CAPABILITIES.items() if base.can(model, getattr(base, name))]
+    trained = sum(p.numel() for modules in model.players().values() for m in modules for p in m.parameters())
+    cost = root / "metrics" / "cost" / "train" / f"{config.name}.json"
+    seconds = read(cost, TrainingCost).seconds if cost.is_file() else None
+    return [
+        f"`{config.recipe}`",
+        f"{_title(kind)}, [{config.model}.py](src/visage/models/{config.model}.py)",
+        re.sub(r", (arXiv:[\d.]+)", r"", kind.paper),
+        ", ".join(can),
+        count(trained),
+        "–" if seconds is None else duration(round(seconds)),
+    ]
+
+
+def _title(kind: type[base.GenerativeModel]) -> str:
+    """The beginning of the model file's docstring, up to the paper."""
+    module = __import__(kind.__module__, fromlist=["__doc__"])
+    first = (module.__doc__ or "").split("\n", 1)[0]
+    return re.split(r" \(|[:,.]", first)[0].removeprefix("The ")
+
+
+def measures_tables(root: Path) -> str:
+    """A table of measures for each group."""
+    arrows = {"lower": "↓", "higher": "↑", "": ""}
+    parts = []
+    for group, title in GROUPS.items():
+        rows = [
+            [f"`{m.key}`", f"{m.title}{f' ({m.unit})' if m.unit else ''}", arrows[m.better], m.explanation]
+            for m in MEASURES
+            if m.group == group
+        ]
+        parts.append(f"\n### {title}\n\n{table(('figure', 'title', 'better', 'what it is'), rows)}")
+    return "".join(parts) + "\n"
+
+
+def scores_tables(root: Path) -> str:
+    """The scores that evaluation derives, those that need no model, and the sets of images."""
+    scores = table(("score", "of", "what it is"), [(f"`{name}`", of, words) for name, (of, words) in SCORES.items()])
+    trivial = table(("score without a model", "what it is"), [(f"`{name}`", what) for name, what in BASELINES.items()])
+    sets = table(
+        ("set", "what it holds", "what it isolates"),
+        [(f"`{name}`", words.title, words.isolates) for name, words in SETS.items()],
+    )
+    return f"\n{scores}\n{trivial}\n{sets}\n"
+
+
+PARTS: dict[str, dict[str, Callable[[Path], str]]] = {
+    "README.md": {"models": models_table},
+    "docs/measures.md": {"measures": measures_tables, "scores and sets": scores_tables},
+}
+
+
+def main() -> None:
+    """Bring the documentation of the project in the working directory up to date."""
+    for name in write_documentation(Path.cwd()):
+        print(f"{name}: updated")
+
+
+if __name__ == "__main__":
+    main()
