@@ -121,7 +121,7 @@ def _walk(root: Path, nested: bool) -> Iterator[tuple[PurePosixPath, os.DirEntry
             continue
         seen.add(real)
         with naming_what_cannot_be_read(root / folder), os.scandir(root / folder) as listed:
-            for found in listed:
+            for found in sorted(listed, key=lambda found: found.name):
                 inside = folder / found.name
                 if _hidden(inside):
                     continue
