@@ -1,11 +1,13 @@
 """Make `data/raw`: draw, find or download the faces and the images that are no faces."""
 
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
-from visage.config import DownloadConfig
+from visage.config import DownloadConfig, OodSet
 from visage.data import ood, sources
 from visage.data.disk import naming_a_full_disk
 from visage.data.download import scratch_folder
@@ -25,43 +27,39 @@ def gather(config: DownloadConfig, raw: Path = RAW, scratch: Path | None = None)
     scratch = scratch or scratch_folder()
     scratch.mkdir(parents=True, exist_ok=True)
     with naming_a_full_disk(raw), FileLock(scratch / "lock"), replacing_folder(raw) as temporary:
-
-        def request(place: str, root: str | None) -> Request:
-            folder = Path(root).expanduser().resolve() if root else None
-            return Request(folder, temporary / place, scratch / place, config.seed)
-
+        ask = partial(_request, raw=temporary, scratch=scratch, seed=config.seed)
         source, settings = sources.find(config.source), sources.settings(config.source, config.settings)
-        wanted = request("faces", config.root)
-        found = source.get(settings, wanted)
+        request = ask("faces", config.root)
+        found = source.get(settings, request)
         faces = source.read(settings, found.folder)
-        others = []
-        for other in config.ood:
-            other_wanted = request(f"ood/{other.name}", other.root)
-            other_found = ood.find(other.source).get(other_wanted)
-            others.append((other, other_wanted, other_found, ood.find(other.source).images(other_found.folder)))
+        others = [_get_set(other, ask(f"ood/{other.name}", other.root)) for other in config.ood]
         # everything is there and whole: only now do downloads leave the scratch folder
         record = Raw(
             source=config.source,
-            root=_keep(found.folder, wanted, temporary),
+            root=_keep(found.folder, request, temporary),
             settings=config.settings,
             note=found.note,
             counts=faces.counts,
             remarks=faces.remarks,
             fingerprint=faces.fingerprint,
-            ood=tuple(
-                RawSet(
-                    name=other.name,
-                    source=other.source,
-                    root=_keep(found.folder, wanted, temporary),
-                    note=found.note,
-                    count=count(images),
-                    fingerprint=fingerprint(images),
-                )
-                for other, wanted, found, images in others
-            ),
+            ood=tuple(replace(other, root=_keep(Path(other.root), asked, temporary)) for other, asked in others),
         )
         record.save(temporary)
     return record
+
+
+def _request(place: str, root: str | None, raw: Path, scratch: Path, seed: int) -> Request:
+    folder = Path(root).expanduser().resolve() if root else None
+    return Request(folder, raw / place, scratch / place, seed)
+
+
+def _get_set(wanted: OodSet, request: Request) -> tuple[RawSet, Request]:
+    """What source.json says of a set, but with the place where it is now, and what its source was asked for."""
+    source = ood.find(wanted.source)
+    found = source.get(request)
+    images = source.images(found.folder)
+    record = RawSet(wanted.name, wanted.source, str(found.folder), found.note, count(images), fingerprint(images))
+    return record, request
 
 
 def _keep(folder: Path, request: Request, raw: Path) -> str:

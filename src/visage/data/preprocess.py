@@ -72,12 +72,16 @@ def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
     """
     record = Raw.load(raw)
     faces = record.faces(raw)
-    images = [other.images(raw) for other in record.ood]
+    others = [(other, other.images(raw)) for other in record.ood]
     rows = {name: _rows(faces, i, config.limit) for i, name in enumerate(SPLITS)}
     with naming_a_full_disk(out), replacing_folder(out) as temporary:
         kept, skipped = write_files(faces, rows, config, temporary)
-        others = [_write_ood(*other, config, temporary) for other in zip(record.ood, images, strict=True)]
-        arrays = [*SPLITS, *(_array(other.name) for other, _ in others)]
+        sets = []
+        for other, images in others:
+            written, bad = _write_ood(other, images, config, temporary)
+            sets.append(written)
+            skipped += bad
+        arrays = [*SPLITS, *(_array(other.name) for other in sets)]
         hashes = {str(size): _hash_arrays(temporary / str(size), arrays) for size in config.sizes}
         crop = config.crop if faces.aligned else ()
         card = DataCard(
@@ -88,8 +92,8 @@ def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
             filter=config.filter,
             sizes=config.sizes,
             counts={name: len(kept[name]) for name in SPLITS},
-            ood=tuple(other for other, _ in others),
-            skipped=skipped + [image for _, images in others for image in images],
+            ood=tuple(sets),
+            skipped=skipped,
             hashes=hashes,
             label_hashes={
                 name: _write_labels(faces, kept[name], temporary / "labels" / f"{name}.npz") for name in SPLITS
