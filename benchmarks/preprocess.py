@@ -20,9 +20,9 @@ from PIL import Image
 from torchvision import transforms as T
 
 from visage.config import PreprocessConfig
-from visage.data import celeba
+from visage.data import celeba_files
 from visage.data.collection import Collection, opened
-from visage.data.preprocess import write_faces
+from visage.data.preprocess import write_files
 
 CROP = (15, 40, 163, 188)
 SIZES = (32, 64)
@@ -44,9 +44,9 @@ def peer(faces: Collection, count: int, out: Path) -> None:
 
 
 def ours(faces: Collection, count: int, out: Path) -> None:
-    config = PreprocessConfig(SIZES, CROP, "bicubic", max_bad_share=0, limit=0, runs=())
+    config = PreprocessConfig(SIZES, CROP, "bicubic", max_bad_share=0, limit=0, labels=())
     rows = {"train": np.arange(count), "valid": np.arange(0), "test": np.arange(0)}
-    write_faces(faces, rows, config, out)
+    write_files(faces, rows, config, out)
 
 
 def timed(work: Callable[[Collection, int, Path], None], faces: Collection, count: int) -> tuple[float, float]:
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    faces = celeba.read(args.root)
+    faces = celeba_files.read(args.root)
     count = min(args.images, len(faces.members))
     for work in (ours, peer):
         timed(work, faces, min(count, 256))

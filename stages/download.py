@@ -8,7 +8,9 @@ from visage.stage import run_stage
 def main() -> None:
     raw = gather(DownloadConfig.load())
     counts = ", ".join(f"{count:,} {split}" for split, count in raw.counts.items())
-    print(f"{raw.source} ({raw.layout}): {counts}", *raw.remarks, raw.ood_note, sep="\n")
+    print(f"{raw.source} ({raw.note}): {counts}", *raw.remarks, sep="\n")
+    for images in raw.ood:
+        print(f"{images.name}: {images.count:,} images ({images.note})")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 import functools
 import io
+import threading
+import time
 import zipfile
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from visage.data.celeba_format import ATTRIBUTES
 
 @functools.cache
 def jpeg(seed: int, size=(178, 218), mode="RGB", **save) -> bytes:
-    """A smooth picture of its own colours."""
+    """A smooth picture, another one for each seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : 1 : size[1] * 1j, 0 : 1 : size[0] * 1j]
     waves = [np.sin(6 * (a * x + b * y) + c) for a, b, c in rng.uniform(-2, 2, (3, 3))]
@@ -98,3 +101,93 @@ def copy(tmp_path) -> Copy:
 @pytest.fixture
 def make_jpeg():
     return jpeg
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The first part of the path says how to fail."""
+
+    def do_GET(self):
+        way, name = self.path.strip("/").split("/", 1)
+        self.server.asked.append((self.path, self.headers.get("Range")))
+        getattr(self, way)(self.server.files.get(name))
+
+    def log_message(self, *args):
+        pass
+
+    def start(self, headers, status=200):
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+
+    def good(self, body):
+        if body is None:
+            self.send_error(404)
+        elif (start := self._start()) >= len(body):
+            self.start({"Content-Range": f"bytes */{len(body)}"}, 416)
+        else:
+            self._headers_from(start, body)
+            self.wfile.write(body[start:])
+
+    def without_ranges(self, body):
+        self.start({"Content-Length": len(body)})
+        self.wfile.write(body)
+
+    def cut(self, body):
+        """Break off after 40,000 bytes, but continue where asked to."""
+        start = self._start()
+        self._headers_from(start, body)
+        self.wfile.write(body[start : start + 40_000])
+
+    def stuck(self, body):
+        """Never send anything after byte 40,000."""
+        start = self._start()
+        self._headers_from(start, body)
+        self.wfile.write(body[start:40_000])
+
+    def slow(self, body):
+        """Stand still, once."""
+        self._headers_from(self._start(), body)
+        if len(self.server.asked) == 1:
+            self.wfile.write(body[:20_000])
+            self.wfile.flush()
+            time.sleep(0.6)
+        else:
+            self.wfile.write(body[self._start() :])
+
+    def busy(self, body):
+        """Have no time, twice."""
+        if len(self.server.asked) <= 2:
+            self.send_error(503)
+        else:
+            self.good(body)
+
+    def quota(self, body):
+        page = b"\n<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>"
+        self.start({"Content-Length": len(page), "Content-Type": "text/html"})
+        self.wfile.write(page)
+
+    def other(self, body):
+        self.good(body[::-1])
+
+    def _start(self):
+        asked = self.headers.get("Range")
+        return int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+
+    def _headers_from(self, start, body):
+        headers = {"Content-Length": len(body) - start}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        self.start(headers, 206 if start else 200)
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.asked, server.files = [], {"file.bin": bytes(range(256)) * 400}
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from visage.data import celeba
+from visage.data import celeba_files
 from visage.data.celeba_format import ATTRIBUTES
 from visage.data.collection import opened
+from visage.data.sources import celeba
 from visage.errors import UserError
 
 
 @pytest.mark.parametrize("layout", ["zip", "folder", "kaggle", "torchvision"])
 def test_every_layout_gives_the_same_collection(copy, layout):
     copy.layout = layout
-    found = celeba.read(copy.write())
+    found = celeba_files.read(copy.write())
     assert found.image_id.tolist() == copy.names
     assert found.names == ATTRIBUTES
     assert found.attributes.tolist() == [copy.attributes[name] for name in copy.names]
@@ -35,20 +36,20 @@ def test_the_drive_s_own_folders_are_searched(copy):
     ):
         (root / "CelebA" / folder).mkdir(parents=True)
         (root / name).rename(root / "CelebA" / folder / name)
-    assert celeba.read(root).counts["train"] == 12
+    assert celeba_files.read(root).counts["train"] == 12
 
 
 def test_a_picture_beside_the_folder_is_no_face(copy):
     copy.layout = "folder"
     root = copy.write()
     (root / "a preview.jpg").write_bytes(b"")
-    assert celeba.read(root).image_id.tolist() == copy.names
+    assert celeba_files.read(root).image_id.tolist() == copy.names
 
 
 def test_a_subset_is_counted_and_said(copy):
     for name in copy.names[:4]:
         del copy.images[name]
-    found = celeba.read(copy.write())
+    found = celeba.read(None, copy.write())
     assert len(found.members) == 20
     assert found.remarks == [
         "20 of 202,599 images: a subset",
@@ -60,32 +61,32 @@ def test_columns_are_taken_by_name(copy):
     copy.columns = copy.columns[::-1]
     copy.attributes = {name: bits[::-1] for name, bits in copy.attributes.items()}
     expected = [bits[::-1] for bits in copy.attributes.values()]
-    assert celeba.read(copy.write()).attributes.tolist() == expected
+    assert celeba_files.read(copy.write()).attributes.tolist() == expected
 
 
 def test_a_person_in_two_splits_is_a_warning(copy):
     copy.identity[copy.names[2]] = copy.identity[copy.names[0]]
-    remark = celeba.read(copy.write()).remarks[-1]
+    remark = celeba_files.read(copy.write()).remarks[-1]
     assert remark.startswith("warning: 1 identities in more than one split (first: 100)")
 
 
 def test_the_fingerprint_follows_the_files(copy):
     root = copy.write()
-    before = celeba.read(root).fingerprint
-    assert celeba.read(root).fingerprint == before
+    before = celeba_files.read(root).fingerprint
+    assert celeba_files.read(root).fingerprint == before
     copy.images[copy.names[5]] = copy.images[copy.names[6]]
     copy.write()
-    changed = celeba.read(root).fingerprint
+    changed = celeba_files.read(root).fingerprint
     copy.identity[copy.names[0]] = 7
     copy.write()
-    assert len({before, changed, celeba.read(root).fingerprint}) == 3
+    assert len({before, changed, celeba_files.read(root).fingerprint}) == 3
 
 
 def test_known_factors_are_read(copy):
     root = copy.write()
     rows = [f"{name},{i / 4},{i}" for i, name in enumerate(copy.names)]
     (root / "factors.csv").write_text("\n".join(["image_id,smile,age", *rows]))
-    found = celeba.read(root, "synthetic")
+    found = celeba_files.read(root)
     assert found.factor_names == ("smile", "age")
     np.testing.assert_array_equal(found.factors, [[i / 4, i] for i in range(24)])
     assert found.remarks == []
@@ -210,7 +211,7 @@ def missing_root(copy):
 def test_what_is_broken_is_named_in_one_line(copy, breakage, words):
     breakage(copy)
     with pytest.raises(UserError) as error:
-        celeba.read(copy.root)
+        celeba_files.read(copy.root)
     message = str(error.value)
     assert "\n" not in message
     for word in words:
@@ -221,7 +222,7 @@ def test_a_mac_s_own_entries_are_no_images(copy):
     copy.write()
     with zipfile.ZipFile(copy.root / "img_align_celeba.zip", "a") as archive:
         archive.writestr("__MACOSX/img_align_celeba/._000001.jpg", b"")
-    assert len(celeba.read(copy.root).members) == 24
+    assert len(celeba_files.read(copy.root).members) == 24
 
 
 REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent")) / "celeba"
@@ -229,7 +230,7 @@ REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent")) / "celeba"
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="VISAGE_REAL_DATA names no folder with celeba/ in it")
 def test_real_celeba_is_read():
-    found = celeba.read(REAL)
+    found = celeba.read(None, REAL)
     assert found.remarks[0].startswith(f"{len(found.members):,} of 202,599 images")
     assert set(np.unique(found.attributes)) == {0, 1}
     assert found.identity.min() > 0

@@ -1,113 +1,22 @@
 """Against a real server on this machine that fails in every way that mirrors do."""
 
 import errno
-import gzip
 import hashlib
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
-from visage.config import DownloadConfig
-from visage.data import celeba, download, fashion_mnist
-from visage.data.download import Mirror, MirrorError, celeba_mirrors, download_celeba, fetch, http_mirror
-from visage.data.gather import gather
+from tests.conftest import ROOT
+from visage.data import celeba_files, download
+from visage.data.download import MirrorError, fetch
+from visage.data.request import Request
+from visage.data.sources import celeba
+from visage.data.sources.celeba import Mirror, celeba_mirrors, download_celeba, http_mirror
 from visage.errors import UserError
 
 BODY = bytes(range(256)) * 400
+"""What the server has under the name file.bin."""
 MD5 = hashlib.md5(BODY).hexdigest()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The first part of the path says how to fail."""
-
-    def do_GET(self):
-        way, name = self.path.strip("/").split("/", 1)
-        self.server.asked.append((self.path, self.headers.get("Range")))
-        getattr(self, way)(self.server.files.get(name))
-
-    def log_message(self, *args):
-        pass
-
-    def start(self, headers, status=200):
-        self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key, str(value))
-        self.end_headers()
-
-    def good(self, body):
-        if body is None:
-            self.send_error(404)
-        elif (start := self._start()) >= len(body):
-            self.start({"Content-Range": f"bytes */{len(body)}"}, 416)
-        else:
-            self._headers_from(start, body)
-            self.wfile.write(body[start:])
-
-    def without_ranges(self, body):
-        self.start({"Content-Length": len(body)})
-        self.wfile.write(body)
-
-    def cut(self, body):
-        """Break off after 40,000 bytes, but continue where asked to."""
-        start = self._start()
-        self._headers_from(start, body)
-        self.wfile.write(body[start : start + 40_000])
-
-    def stuck(self, body):
-        """Never send anything after byte 40,000."""
-        start = self._start()
-        self._headers_from(start, body)
-        self.wfile.write(body[start:40_000])
-
-    def slow(self, body):
-        """Stand still, once."""
-        self._headers_from(self._start(), body)
-        if len(self.server.asked) == 1:
-            self.wfile.write(body[:20_000])
-            self.wfile.flush()
-            time.sleep(0.6)
-        else:
-            self.wfile.write(body[self._start() :])
-
-    def busy(self, body):
-        """Have no time, twice."""
-        if len(self.server.asked) <= 2:
-            self.send_error(503)
-        else:
-            self.good(body)
-
-    def quota(self, body):
-        page = b"\n<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title></html>"
-        self.start({"Content-Length": len(page), "Content-Type": "text/html"})
-        self.wfile.write(page)
-
-    def other(self, body):
-        self.good(body[::-1])
-
-    def _start(self):
-        asked = self.headers.get("Range")
-        return int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-
-    def _headers_from(self, start, body):
-        headers = {"Content-Length": len(body) - start}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        self.start(headers, 206 if start else 200)
-
-
-@pytest.fixture
-def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.asked, server.files = [], {"file.bin": BODY}
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.mark.parametrize("way", ["good", "without_ranges", "cut", "slow", "busy"])
@@ -174,13 +83,13 @@ def published(copy, server):
     """A small CelebA on the server, and its checksums."""
     root = copy.write()
     server.files |= {path.name: path.read_bytes() for path in root.iterdir()}
-    return {name: hashlib.md5(server.files[name]).hexdigest() for name in download.GOOGLE_DRIVE}
+    return {name: hashlib.md5(server.files[name]).hexdigest() for name in celeba.GOOGLE_DRIVE}
 
 
 def test_the_first_mirror_that_works_is_taken(server, published, tmp_path):
     ladder = [http_mirror(way, f"{server.url}/{way}", published) for way in ("quota", "other", "good")]
     assert download_celeba(tmp_path / "celeba", ladder) == "good"
-    assert celeba.read(tmp_path / "celeba").counts == {"train": 12, "valid": 6, "test": 6}
+    assert celeba_files.read(tmp_path / "celeba").counts == {"train": 12, "valid": 6, "test": 6}
     assert {path.name for path in (tmp_path / "celeba").iterdir()} == published.keys()
 
 
@@ -213,19 +122,20 @@ def test_a_full_disk_ends_the_ladder(tmp_path):
 def test_packed_images_are_read_as_they_were(copy, tmp_path):
     copy.layout = "folder"
     root = copy.write()
-    loose = celeba.read(root)
-    download.pack(sorted((root / "img_align_celeba").iterdir()), root / "img_align_celeba.zip")
-    packed = celeba.read(root)
+    loose = celeba_files.read(root)
+    celeba.pack(sorted((root / "img_align_celeba").iterdir()), root / "img_align_celeba.zip")
+    packed = celeba_files.read(root)
     assert packed.path.suffix == ".zip"
     assert packed.image_id.tolist() == loose.image_id.tolist()
 
 
-def test_checksums_and_ids_are_torchvision_s(shipped):
+def test_checksums_and_ids_are_torchvision_s():
     from torchvision.datasets import CelebA
 
     facts = {name: (file_id, md5) for file_id, md5, name in CelebA.file_list}
-    checksums = shipped.data.celeba.checksums
-    assert {name: (download.GOOGLE_DRIVE[name], md5) for name, md5 in checksums.items()} == {
+    checksums = YAML(typ="safe").load(ROOT / "params.yaml")["data"]["celeba"]["checksums"]
+    assert checksums.keys() == celeba.GOOGLE_DRIVE.keys()
+    assert {name: (celeba.GOOGLE_DRIVE[name], md5) for name, md5 in checksums.items()} == {
         name: facts[name] for name in checksums
     }
 
@@ -235,19 +145,11 @@ def test_scratch_is_where_dvc_keeps_its_root(monkeypatch, tmp_path):
     assert download.scratch_folder() == tmp_path / ".scratch" / "downloads"
 
 
-def test_other_images_come_from_the_first_mirror_that_works(server, tmp_path, monkeypatch):
-    from torchvision.datasets import FashionMNIST
-
-    monkeypatch.setattr(FashionMNIST, "mirrors", [f"{server.url}/quota", f"{server.url}/good/"])
-    images = np.zeros((2, 28, 28), np.uint8)
-    content = gzip.compress(bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes() + images.tobytes())
-    monkeypatch.setattr(fashion_mnist, "MD5", hashlib.md5(content).hexdigest())
-    server.files[fashion_mnist.IMAGES] = content
-    config = DownloadConfig("synthetic", None, 24, 2, (), {}, None, 0.1, 0.1, "fashion_mnist", None, 0)
-    raw = gather(config, tmp_path / "raw", tmp_path / "scratch")
-    assert raw.ood_note == "Fashion-MNIST: 2 test images"
-    np.testing.assert_array_equal(fashion_mnist.read(raw.ood_file(tmp_path / "raw")), images)
-
-    server.files.clear()
-    with pytest.raises(UserError, match=r"Fashion-MNIST could not be downloaded .*web page.*; .*404.*ood\.root"):
-        gather(config, tmp_path / "again", tmp_path / "scratch")
+def test_a_download_without_a_checksum_is_refused_before_it_starts(tmp_path):
+    settings = celeba.Settings((), dict.fromkeys([*celeba.GOOGLE_DRIVE][1:], "0" * 32))
+    celeba.check(settings, root="there")
+    with pytest.raises(UserError, match=r"data\.celeba\.checksums lacks img_align_celeba\.zip: add its MD5"):
+        celeba.check(settings, root=None)
+    with pytest.raises(UserError, match=r"lacks img_align_celeba\.zip"):
+        celeba.get(settings, Request(None, tmp_path / "target", tmp_path / "arriving", 0))
+    assert list(tmp_path.iterdir()) == []

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from visage.data import fashion_mnist
-from visage.data.drawn_garments import draw_garments
+from visage.data import idx
+from visage.data.ood import fashion_mnist
 from visage.errors import UserError
 
 NAME = "t10k-images-idx3-ubyte"
 IMAGES = np.arange(5 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(5, 28, 28)
 
 
-def idx(images: np.ndarray) -> bytes:
+def packed_idx(images: np.ndarray) -> bytes:
     return bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes() + images.tobytes()
 
 
@@ -22,8 +22,8 @@ def idx(images: np.ndarray) -> bytes:
 def test_images_are_found_and_read(tmp_path, folder, packed):
     path = tmp_path / folder / (f"{NAME}.gz" if packed else NAME)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(idx(IMAGES)) if packed else idx(IMAGES))
-    np.testing.assert_array_equal(fashion_mnist.read(fashion_mnist.find(tmp_path)), IMAGES)
+    path.write_bytes(gzip.compress(packed_idx(IMAGES)) if packed else packed_idx(IMAGES))
+    np.testing.assert_array_equal(fashion_mnist.images(tmp_path), IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_images_are_found_and_read(tmp_path, folder, packed):
     [
         b"",
         b"<html>",
-        gzip.compress(idx(IMAGES))[:-9],
-        gzip.compress(idx(IMAGES)[:-1]),
-        gzip.compress(idx(IMAGES)[:9]),
-        gzip.compress(idx(IMAGES[:, :14])),
-        gzip.compress(b"\0\0\x08\x01" + idx(IMAGES)[4:]),
+        gzip.compress(packed_idx(IMAGES))[:-9],
+        gzip.compress(packed_idx(IMAGES)[:-1]),
+        gzip.compress(packed_idx(IMAGES)[:9]),
+        gzip.compress(packed_idx(IMAGES[:, :14])),
+        gzip.compress(b"\0\0\x08\x01" + packed_idx(IMAGES)[4:]),
     ],
     ids=["empty", "a page", "cut off", "a pixel short", "a header alone", "other shape", "other type"],
 )
@@ -43,25 +43,18 @@ def test_what_is_no_whole_file_is_refused(tmp_path, content):
     path = tmp_path / f"{NAME}.gz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{NAME}.gz .*copy or download it again"):
-        fashion_mnist.read(path)
+        idx.read(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"ood.root.*{NAME}"):
-        fashion_mnist.find(tmp_path)
-
-
-def test_drawn_garments_are_read_the_same_way(tmp_path):
-    draw_garments(tmp_path, 12, seed=0)
-    path = fashion_mnist.find(tmp_path)
-    assert fashion_mnist.read(path).shape == (12, 28, 28)
-    assert not fashion_mnist.is_official(path)
+    with pytest.raises(UserError, match=f"ood: .* holds no {NAME}.gz, nor do raw/"):
+        idx.find(tmp_path)
 
 
 def test_checksum_is_torchvision_s():
     from torchvision.datasets import FashionMNIST
 
-    assert (fashion_mnist.IMAGES, fashion_mnist.MD5) in FashionMNIST.resources
+    assert (idx.IMAGES, fashion_mnist.MD5) in FashionMNIST.resources
 
 
 REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent"))
@@ -69,6 +62,5 @@ REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent"))
 
 @pytest.mark.skipif(not (REAL / "FashionMNIST").is_dir(), reason="VISAGE_REAL_DATA names no folder with FashionMNIST/")
 def test_the_published_file_is_read():
-    path = fashion_mnist.find(REAL)
-    assert fashion_mnist.is_official(path)
-    assert fashion_mnist.read(path).shape == (10_000, 28, 28)
+    assert not fashion_mnist.differs(idx.find(REAL))
+    assert fashion_mnist.images(REAL).shape == (10_000, 28, 28)

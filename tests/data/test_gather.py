@@ -1,135 +1,176 @@
+import dataclasses
 import gzip
 import hashlib
-import shutil
 
 import numpy as np
 import pytest
 
-from visage.config import DownloadConfig
-from visage.data import gather as gathering
-from visage.data.download import Mirror, MirrorError
-from visage.data.fashion_mnist import IMAGES
+from visage.config import DownloadConfig, OodSet
+from visage.data import idx
 from visage.data.gather import gather
+from visage.data.ood import drawn_clothes, fashion_mnist
 from visage.data.raw import Raw
 from visage.errors import UserError
 
+SHARES = {"attributes": None, "valid_share": 0.2, "test_share": 0.2}
+DRAWN = {"images": 24, "images_per_identity": 2}
+CLOTHES = OodSet("clothes", "drawn_clothes", None)
 
-def config(**changes) -> DownloadConfig:
-    values = {
-        "source": "celeba",
-        "root": None,
-        "images": 24,
-        "images_per_identity": 2,
-        "mirrors": (),
-        "checksums": {},
-        "attributes": None,
-        "valid_share": 0.2,
-        "test_share": 0.2,
-        "ood_source": "fashion_mnist",
-        "ood_root": None,
-        "seed": 0,
-    }
-    return DownloadConfig(**values | changes)
+
+def config(source="celeba", root=None, settings=None, ood=()) -> DownloadConfig:
+    settings = {"mirrors": [], "checksums": {}} if settings is None else settings
+    return DownloadConfig(source, None if root is None else str(root), settings, tuple(ood), seed=0)
 
 
 @pytest.fixture
-def ood(tmp_path):
-    images = np.zeros((3, 28, 28), np.uint8)
-    (tmp_path / "ood").mkdir()
-    header = bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes()
-    (tmp_path / "ood" / IMAGES).write_bytes(gzip.compress(header + images.tobytes()))
-    return str(tmp_path / "ood")
+def make(tmp_path):
+    """A function: what to gather, as for `config` -> the record of data/raw."""
+    return lambda **wanted: gather(config(**wanted), tmp_path / "raw", tmp_path / "scratch")
 
 
-def test_files_of_the_user_stay_where_they_are(copy, ood, tmp_path):
+@pytest.fixture
+def fashion(tmp_path):
+    """Three black images in Fashion-MNIST's file."""
+    (tmp_path / "fashion").mkdir()
+    (tmp_path / "fashion" / idx.IMAGES).write_bytes(packed(np.zeros((3, 28, 28), np.uint8)))
+    return OodSet("fashion_mnist", "fashion_mnist", str(tmp_path / "fashion"))
+
+
+def packed(images: np.ndarray) -> bytes:
+    return gzip.compress(bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes() + images.tobytes())
+
+
+@pytest.fixture
+def cats(tmp_path, make_jpeg):
+    (tmp_path / "cats" / "black").mkdir(parents=True)
+    for i in range(4):
+        (tmp_path / "cats" / "black" / f"{i}.jpg").write_bytes(make_jpeg(i, (40, 30)))
+    return OodSet("cats", "folder", str(tmp_path / "cats"))
+
+
+def test_files_of_the_user_stay_where_they_are(copy, fashion, cats, make, tmp_path):
     root = copy.write()
-    raw = gather(config(root=str(root), ood_root=ood), tmp_path / "raw", tmp_path / "scratch")
+    raw = make(root=root, ood=[fashion, cats])
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["source.json"]
     assert Raw.load(tmp_path / "raw") == raw
     assert raw.root == str(root)
     assert raw.counts == {"train": 12, "valid": 6, "test": 6}
     assert raw.remarks == ["24 of 202,599 images: a subset"]
-    assert raw.layout == "a zip archive of images, txt annotations, with identities"
-    assert raw.ood_note == "Fashion-MNIST: 3 test images, not the published file"
+    assert raw.note == "a zip archive of images, txt annotations, with identities"
+    assert [(other.name, other.count, other.root) for other in raw.ood] == [
+        ("fashion_mnist", 3, str(tmp_path / "fashion")),
+        ("cats", 4, str(tmp_path / "cats")),
+    ]
+    assert raw.ood[0].note == "test images, not the published file"
     assert raw.faces(tmp_path / "raw").image_id.tolist() == copy.names
+    assert raw.ood[1].images(tmp_path / "raw").members == [f"black/{i}.jpg" for i in range(4)]
 
 
-def test_later_changes_are_noticed(copy, ood, tmp_path):
-    root = copy.write()
-    raw = gather(config(root=str(root), ood_root=ood), tmp_path / "raw", tmp_path / "scratch")
+def test_later_changes_are_noticed(copy, fashion, cats, make, tmp_path):
+    raw = make(root=copy.write(), ood=[fashion, cats])
     copy.identity[copy.names[0]] = 3
     copy.write()
-    with pytest.raises(UserError, match="has changed since it was listed"):
-        raw.faces(tmp_path / "raw")
+    (tmp_path / "fashion" / idx.IMAGES).write_bytes(packed(np.ones((3, 28, 28), np.uint8)))
+    (tmp_path / "cats" / "white.png").write_bytes(b"")
+    for look in (raw.faces, raw.ood[0].images, raw.ood[1].images):
+        with pytest.raises(UserError, match="has changed since it was listed: run `dvc repro -f download`"):
+            look(tmp_path / "raw")
 
 
-def test_a_plain_folder_is_listed(copy, ood, tmp_path):
+def test_a_plain_folder_is_listed(copy, fashion, make, tmp_path):
     copy.layout = "folder"
-    root = copy.write() / "img_align_celeba"
-    raw = gather(config(source="folder", root=str(root), ood_root=ood), tmp_path / "raw", tmp_path / "scratch")
+    raw = make(source="folder", root=copy.write() / "img_align_celeba", settings=SHARES, ood=[fashion])
     assert sum(raw.counts.values()) == 24
     assert raw.faces(tmp_path / "raw").names == ()
 
 
-def test_drawn_faces_and_garments_are_made_here(tmp_path, monkeypatch):
-    monkeypatch.setattr(gathering, "GARMENTS", 8)
-    raw = gather(config(source="synthetic", ood_source="synthetic"), tmp_path / "raw", tmp_path / "scratch")
-    assert (raw.root, raw.ood_root) == ("faces", "ood")
+@pytest.fixture
+def few_clothes(monkeypatch):
+    monkeypatch.setattr(drawn_clothes, "COUNT", 8)
+
+
+def test_drawn_faces_and_clothes_are_kept_here(make, few_clothes, tmp_path):
+    raw = make(source="synthetic", settings=DRAWN, ood=[CLOTHES])
+    assert (raw.root, raw.ood[0].root) == ("faces", "ood/clothes")
     moved = tmp_path / "elsewhere"
     (tmp_path / "raw").rename(moved)
     faces = Raw.load(moved).faces(moved)
     assert len(faces.members) == 24
     assert faces.factors.shape == (24, len(faces.factor_names))
     assert len(faces.factor_names) > 5
-    assert Raw.load(moved).ood_file(moved).is_relative_to(moved)
+    assert Raw.load(moved).ood[0].images(moved).shape == (8, 28, 28)
 
 
-def test_a_download_survives_a_failure_after_it(copy, ood, tmp_path):
-    source = copy.write()
-    fetched = []
+def test_a_source_may_give_several_sets(make, cats, few_clothes, tmp_path):
+    again = dataclasses.replace(CLOTHES, name="more_clothes")
+    raw = make(source="synthetic", settings=DRAWN, ood=[again, cats, CLOTHES])
+    assert [other.name for other in raw.ood] == ["more_clothes", "cats", "clothes"]
+    assert {path.name for path in (tmp_path / "raw" / "ood").iterdir()} == {"more_clothes", "clothes"}
 
-    def copy_files(folder):
-        fetched.extend(path for path in source.iterdir() if not (folder / path.name).exists())
-        shutil.copytree(source, folder, dirs_exist_ok=True)
 
-    def fails(folder):
-        raise MirrorError("out of order")
+@pytest.fixture
+def published(copy, server):
+    """Settings with which CelebA is downloaded from a server that sends web pages, then from one that has the files."""
+    root = copy.write()
+    server.files |= {path.name: path.read_bytes() for path in root.iterdir()}
+    checksums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in root.iterdir()}
+    return {"mirrors": [f"{server.url}/quota", f"{server.url}/good"], "checksums": checksums}
 
-    ladder = [Mirror("broken", fails), Mirror("whole", copy_files)]
-    raw, scratch = tmp_path / "raw", tmp_path / "scratch"
-    with pytest.raises(UserError, match=r"ood\.root"):
-        gather(config(ood_root=str(tmp_path / "nothing")), raw, scratch, ladder)
-    assert len(fetched) == 4
+
+def test_a_download_survives_a_failure_after_it(server, published, fashion, make, tmp_path):
+    raw, missing = tmp_path / "raw", dataclasses.replace(fashion, root=str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"ood: .*nothing holds no t10k"):
+        make(settings=published, ood=[missing])
     assert not raw.exists()
 
-    record = gather(config(ood_root=ood), raw, scratch, ladder)
-    assert len(fetched) == 4  # nothing was fetched again
+    asked = len(server.asked)
+    record = make(settings=published, ood=[fashion])
+    assert len(server.asked) == asked  # nothing is fetched again
     assert record.root == "faces"
-    assert record.layout.endswith("from whole")
-    assert sorted(path.name for path in (raw / "faces").iterdir()) == sorted(path.name for path in source.iterdir())
+    assert "a zip archive of images" in record.note
+    assert sorted(path.name for path in (raw / "faces").iterdir()) == sorted(published["checksums"])
     assert record.faces(raw).counts["train"] == 12
 
 
-def test_what_was_there_stays_when_a_later_attempt_fails(copy, ood, tmp_path):
+def test_what_was_there_stays_when_a_later_attempt_fails(copy, fashion, make, tmp_path):
     root = copy.write()
-    before = gather(config(root=str(root), ood_root=ood), tmp_path / "raw", tmp_path / "scratch")
+    before = make(root=root, ood=[fashion])
     (root / "img_align_celeba.zip").unlink()
     with pytest.raises(UserError, match="lacks img_align_celeba"):
-        gather(config(root=str(root), ood_root=ood), tmp_path / "raw", tmp_path / "scratch")
+        make(root=root, ood=[fashion])
     assert Raw.load(tmp_path / "raw") == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "ood", "raw", "scratch"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "fashion", "raw", "scratch"]
 
 
-def test_a_missing_listing_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"source\.json is missing: run `dvc repro download`"):
+def test_a_missing_or_damaged_listing_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"source\.json is missing: run `dvc repro -f download`"):
+        Raw.load(tmp_path)
+    (tmp_path / "source.json").write_text('{"source": 3}')
+    with pytest.raises(UserError, match=r"source\.json: .*: run `dvc repro -f download`"):
         Raw.load(tmp_path)
 
 
-def test_the_same_request_gives_the_same_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(gathering, "GARMENTS", 4)
+def test_the_same_request_gives_the_same_record(few_clothes, tmp_path):
     digests = set()
     for name in ("a", "b"):
-        gather(config(source="synthetic", ood_source="synthetic"), tmp_path / name, tmp_path / "scratch")
+        gather(config("synthetic", settings=DRAWN, ood=[CLOTHES]), tmp_path / name, tmp_path / "scratch")
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         digests.add(hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest())
     assert len(digests) == 1
+
+
+def test_fashion_mnist_comes_from_the_first_mirror_that_works(server, make, few_clothes, tmp_path, monkeypatch):
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"{server.url}/quota", f"{server.url}/good/"])
+    images = np.zeros((2, 28, 28), np.uint8)
+    server.files[idx.IMAGES] = packed(images)
+    monkeypatch.setattr(fashion_mnist, "MD5", hashlib.md5(server.files[idx.IMAGES]).hexdigest())
+    wanted = {"source": "synthetic", "settings": DRAWN, "ood": [OodSet("clothes", "fashion_mnist", None)]}
+    raw = make(**wanted)
+    assert (raw.ood[0].root, raw.ood[0].note, raw.ood[0].count) == ("ood/clothes", "test images", 2)
+    np.testing.assert_array_equal(raw.ood[0].images(tmp_path / "raw"), images)
+
+    server.files.clear()
+    with pytest.raises(UserError, match=r"Fashion-MNIST could not be downloaded .*web page.*; .*404.*`ood` of params"):
+        make(**wanted)

@@ -13,18 +13,18 @@ import torch
 from PIL import Image
 
 from visage.config import PreprocessConfig
-from visage.data import celeba, folder
-from visage.data.arrays import load_faces, load_ood
-from visage.data.fashion_mnist import IMAGES
-from visage.data.preprocess import enlarge, preprocess, resize
-from visage.data.raw import Raw
+from visage.data import idx, ood, raw, sources
+from visage.data.arrays import load_card, load_faces, load_ood
+from visage.data.card import ExternalSet
+from visage.data.preprocess import enlarge, preprocess, resize, to_square
+from visage.data.raw import Raw, RawSet
 from visage.errors import UserError
 
 # torchvision 0.29 announces that its decoders will move
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
 BOX = (15, 40, 163, 188)
-GARMENTS = np.random.default_rng(1).integers(0, 256, (70, 28, 28), np.uint8)
+CLOTHES = np.random.default_rng(1).integers(0, 256, (70, 28, 28), np.uint8)
 
 
 def config(**changes) -> PreprocessConfig:
@@ -34,31 +34,48 @@ def config(**changes) -> PreprocessConfig:
         "filter": "bicubic",
         "max_bad_share": 0.1,
         "limit": 0,
-        "runs": ("vae-16", "vae-32", "beta_vae-32"),
+        "labels": ("vae-16", "vae-32", "beta_vae-32"),
     }
     return PreprocessConfig(**values | changes)
 
 
-def listed(collection, source: str, root: Path, tmp_path: Path) -> Path:
-    """The `data/raw` that belongs to a collection."""
-    raw = tmp_path / "raw"
-    raw.mkdir(exist_ok=True)
-    header = bytes([0, 0, 8, 3]) + np.array(GARMENTS.shape, ">u4").tobytes()
-    (raw / IMAGES).write_bytes(gzip.compress(header + GARMENTS.tobytes()))
-    found = collection
+SETTINGS = {
+    "celeba": {"mirrors": [], "checksums": {}},
+    "folder": {"attributes": None, "valid_share": 0.2, "test_share": 0.2},
+}
+
+
+def listed(source: str, root: Path, tmp_path: Path, others=()) -> Path:
+    """The `data/raw` of faces in `root`, of some clothes, and of other folders of images."""
+    folder = tmp_path / "raw"
+    folder.mkdir(exist_ok=True)
+    header = bytes([0, 0, 8, 3]) + np.array(CLOTHES.shape, ">u4").tobytes()
+    (folder / idx.IMAGES).write_bytes(gzip.compress(header + CLOTHES.tobytes(), mtime=0))
+    found = sources.find(source).read(sources.settings(source, SETTINGS[source]), root)
+    sets = [("clothes", "fashion_mnist", folder), *((place.name, "folder", place) for place in others)]
+    images = [ood.find(kind).images(place) for _, kind, place in sets]
     Raw(
-        source, str(root), "", found.counts, found.remarks, found.fingerprint, None, 0.2, 0.2, "fashion_mnist", ".", ""
-    ).save(raw)
-    return raw
+        source,
+        str(root),
+        SETTINGS[source],
+        "found",
+        found.counts,
+        found.remarks,
+        found.fingerprint,
+        tuple(
+            RawSet(name, kind, str(place), "found", raw.count(them), raw.fingerprint(them))
+            for (name, kind, place), them in zip(sets, images, strict=True)
+        ),
+    ).save(folder)
+    return folder
 
 
 @pytest.fixture
 def make(copy, tmp_path):
     """A function: write the copy, preprocess it; gives the output folder."""
 
-    def run(**changes) -> Path:
-        root = copy.write()
-        preprocess(config(**changes), listed(celeba.read(root), "celeba", root, tmp_path), tmp_path / "out")
+    def run(*others: Path, **changes) -> Path:
+        preprocess(config(**changes), listed("celeba", copy.write(), tmp_path, others), tmp_path / "out")
         return tmp_path / "out"
 
     return run
@@ -102,40 +119,51 @@ def test_the_box_is_left_top_right_bottom(copy, make):
 
 def test_the_card_says_what_was_done(copy, make):
     out = make()
-    card = json.loads((out / "card.json").read_text())
-    assert card["counts"] == {"train": 12, "valid": 6, "test": 6, "ood": 70}
-    assert (card["source"], card["ood_source"]) == ("celeba", "fashion_mnist")
-    assert (card["crop"], card["filter"], card["sizes"]) == (list(BOX), "bicubic", [16, 32])
-    assert card["note"] == "24 of 202,599 images: a subset"
-    assert card["skipped"] == []
+    card = load_card(out)
+    assert card.counts == {"train": 12, "valid": 6, "test": 6}
+    assert (card.source, card.title) == ("celeba", "CelebA photographs")
+    assert card.ood == (ExternalSet("clothes", "fashion_mnist", "Fashion-MNIST", "found", 70),)
+    assert (card.crop, card.filter, card.sizes) == (BOX, "bicubic", (16, 32))
+    assert card.note == "24 of 202,599 images: a subset"
+    assert card.skipped == []
     for size in (16, 32):
-        for split in ("train", "valid", "test", "ood"):
-            pixels = np.load(out / str(size) / f"{split}.npy").tobytes()
-            assert card["hashes"][str(size)][split] == hashlib.sha256(pixels).hexdigest()
-    assert len(set(card["data_hash"].values())) == 2
+        for name in ("train", "valid", "test", "ood/clothes"):
+            pixels = np.load(out / str(size) / f"{name}.npy").tobytes()
+            assert card.hashes[str(size)][name] == hashlib.sha256(pixels).hexdigest()
+        identity = [card.hashes[str(size)]["test"], list(BOX), "bicubic"]
+        assert card.data_hash[str(size)] == hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
-def test_each_run_has_a_card_of_what_it_depends_on(copy, make):
+def test_a_missing_or_damaged_card_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"card\.json is missing: run `dvc repro -f preprocess`"):
+        load_card(tmp_path)
+    (tmp_path / "card.json").write_text("{}")
+    with pytest.raises(UserError, match=r"card\.json: source: .*: run `dvc repro -f preprocess`"):
+        load_card(tmp_path)
+
+
+def test_each_label_has_a_card_of_what_its_trainings_depend_on(copy, make):
     out = make()
-    card = json.loads((out / "card.json").read_text())
-    train, evaluate = (
-        {path.stem: json.loads(path.read_text()) for path in (out / kind).iterdir()} for kind in ("train", "evaluate")
-    )
-    assert set(train) == set(evaluate) == {"vae-16", "vae-32", "beta_vae-32"}
+    card = load_card(out)
+    train = {path.stem: json.loads(path.read_text()) for path in (out / "train").iterdir()}
+    assert set(train) == {"vae-16", "vae-32", "beta_vae-32"}
     assert train["vae-32"] == train["beta_vae-32"] != train["vae-16"]
-    assert train["vae-16"]["images"] == {split: card["hashes"]["16"][split] for split in ("train", "valid")}
-    assert set(evaluate["vae-16"]["images"]) == {"train", "valid", "test", "ood"}
-    assert evaluate["vae-32"]["data_hash"] == card["data_hash"]["32"]
-    assert set(train["vae-16"]["labels"]) == {"train", "valid"}
+    assert train["vae-16"] == {
+        "source": "celeba",
+        "crop": list(BOX),
+        "filter": "bicubic",
+        "images": {split: card.hashes["16"][split] for split in ("train", "valid")},
+        "labels": {split: card.label_hashes[split] for split in ("train", "valid")},
+    }
 
 
 def test_training_does_not_depend_on_test_images(copy, make):
     before = (make() / "train" / "vae-32.json").read_text()
-    evaluate = (make() / "evaluate" / "vae-32.json").read_text()
+    data_hash = load_card(make()).data_hash
     copy.images[copy.names[3]] = copy.images[copy.names[0]]  # a test image
     after = make()
     assert (after / "train" / "vae-32.json").read_text() == before
-    assert (after / "evaluate" / "vae-32.json").read_text() != evaluate
+    assert load_card(after).data_hash["32"] != data_hash["32"]
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -163,11 +191,11 @@ def test_bad_images_are_named_and_left_out(copy, make, make_jpeg, capsys):
     copy.images[truncated] = copy.images[truncated][:1000]
     copy.images[small] = make_jpeg(0, size=(100, 100))
     out = make()
-    card = json.loads((out / "card.json").read_text())
-    assert [entry["file"] for entry in card["skipped"]] == [f"img_align_celeba/{name}" for name in (truncated, small)]
-    assert "cannot be read" in card["skipped"][0]["reason"]
-    assert card["skipped"][1]["reason"] == "is 100x100 pixels, not 178x218"
-    assert card["counts"]["train"] == 10
+    card = load_card(out)
+    assert [image.file for image in card.skipped] == [f"img_align_celeba/{name}" for name in (truncated, small)]
+    assert "cannot be read" in card.skipped[0].reason
+    assert card.skipped[1].reason == "is 100x100 pixels, not 178x218"
+    assert card.counts["train"] == 10
     faces = load_faces("train", 32, out)
     np.testing.assert_array_equal(faces.images, np.delete(good, [1, 4], axis=0))
     assert truncated not in faces.image_id
@@ -192,14 +220,14 @@ def test_a_damaged_member_of_the_archive_is_a_bad_image(copy, make, tmp_path):
     archive = root / "img_align_celeba.zip"
     with zipfile.ZipFile(archive) as opened:
         offset = opened.infolist()[5].header_offset
-    raw = listed(celeba.read(root), "celeba", root, tmp_path)
+    listing = listed("celeba", root, tmp_path)
     data = bytearray(archive.read_bytes())
     data[offset + 200] ^= 255
     archive.write_bytes(data)
-    preprocess(config(), raw, tmp_path / "out")
-    skipped = json.loads((tmp_path / "out" / "card.json").read_text())["skipped"]
-    assert [entry["file"] for entry in skipped] == [f"img_align_celeba/{copy.names[5]}"]
-    assert "CRC" in skipped[0]["reason"]
+    preprocess(config(), listing, tmp_path / "out")
+    (skipped,) = load_card(tmp_path / "out").skipped
+    assert skipped.file == f"img_align_celeba/{copy.names[5]}"
+    assert "CRC" in skipped.reason
 
 
 def test_a_full_disk_names_the_path_and_leaves_nothing(copy, make, tmp_path, monkeypatch):
@@ -217,7 +245,7 @@ def test_a_full_disk_names_the_path_and_leaves_nothing(copy, make, tmp_path, mon
 
 @pytest.fixture
 def pictures(tmp_path, make_jpeg):
-    """One picture, 90x120, as gray, CMYK, palette, WebP, PNG, clear, and on its side with a note that says so."""
+    """One picture, 90x120, as grey, CMYK, palette, WebP, PNG, clear, and on its side with a note that says so."""
     root = tmp_path / "pictures"
     root.mkdir()
     for i in range(30):
@@ -229,6 +257,7 @@ def pictures(tmp_path, make_jpeg):
     plain.save(root / "lossless.webp", lossless=True)
     plain.convert("P", palette=Image.Palette.ADAPTIVE).save(root / "palette.png")
     plain.convert("L").save(root / "gray.png")
+    Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 257).save(root / "gray16.png")
     clear = plain.convert("RGBA")
     clear.putalpha(0)
     clear.save(root / "clear.png")
@@ -240,13 +269,12 @@ def pictures(tmp_path, make_jpeg):
 
 
 def test_any_folder_of_images_becomes_centred_rgb_squares(pictures, tmp_path):
-    found = folder.read(pictures, None, 0.2, 0.2)
-    preprocess(config(), listed(found, "folder", pictures, tmp_path), tmp_path / "out")
+    preprocess(config(), listed("folder", pictures, tmp_path, [pictures]), tmp_path / "out")
     images = {}
     for split in ("train", "valid", "test"):
         faces = load_faces(split, 32, tmp_path / "out")
         images |= dict(zip(faces.image_id.tolist(), faces.images.astype(int), strict=True))
-    assert set(images) == set(found.members)
+    assert set(images) == {path.name for path in pictures.iterdir()}
     square = (0, 15, 90, 105)
     expected = with_pillow((pictures / "plain0.jpg").read_bytes(), 32, square)
     for name in ("plain0.jpg", "lossless.png", "lossless.webp", "turned.png"):
@@ -254,29 +282,60 @@ def test_any_folder_of_images_becomes_centred_rgb_squares(pictures, tmp_path):
     for name in ("turned.jpg", "cmyk.jpg", "palette.png"):
         assert np.abs(images[name] - expected).mean() < 8, name
     gray = with_pillow((pictures / "gray.png").read_bytes(), 32, square)
-    for name in ("gray.png", "gray.jpg"):
+    for name in ("gray.png", "gray16.png", "gray.jpg"):
         assert np.abs(images[name] - gray).max() <= 6, name
     assert (images["clear.png"] == 255).all()
-    card = json.loads((tmp_path / "out" / "card.json").read_text())
-    assert card["crop"] == []
-    assert card["skipped"] == []
+    card = load_card(tmp_path / "out")
+    assert card.crop == ()
+    assert card.skipped == []
+    # as a set of other images they are the same, in the order of their names
+    others = load_ood(32, "pictures", tmp_path / "out")
+    np.testing.assert_array_equal(others, [images[name] for name in sorted(images)])
 
 
-def test_garments_are_framed_and_enlarged(make):
+def test_bad_images_of_a_set_are_left_out_and_too_many_stop(make, pictures, tmp_path, capsys):
+    (pictures / "lossless.png").write_bytes(b"no image")
+    out = make(pictures, max_bad_share=0.1)
+    card = load_card(out)
+    assert [image.file for image in card.skipped] == ["ood/pictures/lossless.png"]
+    assert card.ood[1] == ExternalSet("pictures", "folder", "pictures", "found", 39)
+    assert len(load_ood(16, "pictures", out)) == 39
+    assert "skipped: lossless.png cannot be read" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"pictures: 1 of 40 images cannot be used .*max_bad_share \(now 0\.02\)"):
+        make(pictures, max_bad_share=0.02)
+
+
+@pytest.mark.parametrize("name", ["bicubic", "bilinear"])
+def test_colour_images_are_resized_as_faces_are(name):
+    colours = np.random.default_rng(2).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(to_square(colours, 32, name), colours)
+    for size in (16, 48, 64):
+        expected = [
+            np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling[name.upper()])) for image in colours
+        ]
+        assert np.abs(to_square(colours, size, name).astype(int) - np.stack(expected)).max() <= 2
+
+
+def test_a_set_that_is_not_there_is_named(make):
+    with pytest.raises(UserError, match=r"16/ood/cats\.npy is missing"):
+        load_ood(16, "cats", make())
+
+
+def test_clothes_are_framed_and_enlarged(make):
     out = make(sizes=(16, 32, 64))
-    at_32 = load_ood(32, out)
-    np.testing.assert_array_equal(at_32[:, 2:-2, 2:-2], np.repeat(GARMENTS[..., None], 3, axis=3))
-    assert at_32.sum(dtype=int) == 3 * GARMENTS.sum(dtype=int)  # the frame is black
-    at_64 = load_ood(64, out).astype(float)
+    at_32 = load_ood(32, "clothes", out)
+    np.testing.assert_array_equal(at_32[:, 2:-2, 2:-2], np.repeat(CLOTHES[..., None], 3, axis=3))
+    assert at_32.sum(dtype=int) == 3 * CLOTHES.sum(dtype=int)  # the frame is black
+    at_64 = load_ood(64, "clothes", out).astype(float)
     wide = at_32[..., 0].astype(float)
     # bilinear at twice the size: a pixel lies a quarter of a step from one neighbour, three quarters from the other
     rows = 0.75 * wide[:, 1:-1] + 0.25 * wide[:, 2:]
     expected = 0.75 * rows[:, :, 1:-1] + 0.25 * rows[:, :, 2:]
     assert np.abs(at_64[:, 3:-2:2, 3:-2:2, 0] - expected).max() <= 0.5 + 1e-4
-    assert load_ood(16, out).shape == (70, 16, 16, 3)
+    assert load_ood(16, "clothes", out).shape == (70, 16, 16, 3)
 
 
-def test_a_gray_garment_stays_gray_at_every_size():
+def test_grey_clothes_stay_grey_at_every_size():
     for size in (8, 32, 48, 128):
         larger = enlarge(np.full((2, 28, 28), 200, np.uint8), size)
         assert larger.shape == (2, size, size, 3)
@@ -301,10 +360,9 @@ REAL = Path(os.environ.get("VISAGE_REAL_DATA", "/nonexistent"))
 
 @pytest.mark.skipif(not (REAL / "celeba").is_dir(), reason="VISAGE_REAL_DATA names no folder with celeba/ in it")
 def test_real_faces_are_within_two_levels_of_pillow(tmp_path):
-    found = celeba.read(REAL / "celeba")
-    raw = listed(found, "celeba", REAL / "celeba", tmp_path)
-    preprocess(config(sizes=(32, 64), limit=100, runs=()), raw, tmp_path / "out")
-    with zipfile.ZipFile(found.path) as archive:
+    listing = listed("celeba", REAL / "celeba", tmp_path)
+    preprocess(config(sizes=(32, 64), limit=100, labels=()), listing, tmp_path / "out")
+    with zipfile.ZipFile(REAL / "celeba" / "img_align_celeba.zip") as archive:
         for size in (32, 64):
             faces = load_faces("test", size, tmp_path / "out")
             for image, name in zip(faces.images, faces.image_id.tolist(), strict=True):

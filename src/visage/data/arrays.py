@@ -1,13 +1,12 @@
 """Reading what `preprocess` wrote. Layout of the folder, `data/processed`:
 
     <size>/train.npy valid.npy test.npy   (N, size, size, 3) uint8, opened read-only and memory-mapped
-    <size>/ood.npy                        (M, size, size, 3) uint8, the out-of-distribution test images
+    <size>/ood/<name>.npy                 (M, size, size, 3) uint8, a set of images that are no faces
     labels/train.npz valid.npz test.npz   attributes (N, A) uint8 in {0, 1}, names (A,) str, image_id (N,) str,
                                           identity (N,) int32, -1 = unknown; factors (N, F) float32 and factor_names
                                           (F,) str of drawn faces, F = 0 otherwise
-    card.json                             the protocol: source, crop, filter, counts, skipped files, hashes
-    train/<label>.json                    the part of the card that the trainings of a label, `<recipe>-<size>`,
-    evaluate/<label>.json                 and their evaluations depend on
+    card.json                             `visage.data.card.DataCard`: source, crop, filter, counts, hashes
+    train/<label>.json                    the part of the card on which the trainings of a `<recipe>-<size>` depend
 
 This module imports neither torchvision nor Pillow: training and evaluation use it.
 """
@@ -88,18 +87,22 @@ def load_faces(split: Split, size: int, folder: Path = PROCESSED) -> Faces:
     return faces
 
 
-def load_card(folder: Path = PROCESSED) -> DataCard:
-    """Read the protocol card."""
-    return read_typed(folder / "card.json", DataCard, "run `dvc repro preprocess`")
-
-
 def load_ood(size: int, name: str, folder: Path = PROCESSED) -> NDArray[np.uint8]:
-    """Open the out-of-distribution images, (M, size, size, 3) uint8.
+    """Open a set of images that are no faces, (M, size, size, 3) uint8.
 
     Raises:
         UserError: the array is missing or has another shape.
     """
     return _open(folder / str(size) / "ood" / f"{name}.npy", size)
+
+
+def load_card(folder: Path = PROCESSED) -> DataCard:
+    """Read the protocol of the arrays.
+
+    Raises:
+        UserError: the card is missing or damaged.
+    """
+    return read_typed(folder / "card.json", DataCard, "run `dvc repro -f preprocess`")
 
 
 def _open(path: Path, size: int) -> NDArray[np.uint8]:

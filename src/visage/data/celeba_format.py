@@ -1,4 +1,4 @@
-"""CelebA's own annotation files: the names they use, and writers for them.
+"""CelebA's annotation files: the names they use, and writers for them.
 
     list_attr_celeba.txt     number of images; the 40 names; then `000001.jpg -1  1 ...`, every value two columns wide
     identity_CelebA.txt      `000001.jpg 2880`: one person, one number
@@ -61,6 +61,8 @@ ARCHIVE = "img_align_celeba.zip"
 ATTRIBUTE_FILE = "list_attr_celeba.txt"
 IDENTITY_FILE = "identity_CelebA.txt"
 PARTITION_FILE = "list_eval_partition.txt"
+FACTOR_FILE = "factors.csv"
+"""Beside drawn faces, not of CelebA: a column of file names and one column of numbers for each factor."""
 
 IMAGE_SIZE = (178, 218)
 """Width and height in pixels of an aligned image."""

@@ -1,7 +1,9 @@
 """Images in one place, a zip archive or a folder, with what is known of each."""
 
 import hashlib
+import os
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from visage.errors import UserError
 from visage.files import sha256
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+"""Suffixes of the files that count as images in a folder of any images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +30,31 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """N images and what is known of them, sorted by image_id.
+class Files:
+    """N image files.
 
     path: a zip archive or a folder; members: the N names to read in it.
-    image_id: (N,) file names; split: (N,) index into SPLITS.
-    attributes: (N, A) uint8 in {0, 1}; names: the A attribute names.
-    identity: (N,) int32, -1 where unknown.
-    factors: (N, F) float32 with factor_names, known of drawn faces only.
     aligned: the images are CelebA's 178x218, and a box of them is used; otherwise the centred square.
-    remarks: what a reader of results should know.
     fingerprint: hex digest, another one when a file is added, removed or changed.
     """
 
     path: Path
     members: list[str]
+    aligned: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collection(Files):
+    """N faces and what is known of each, sorted by image_id.
+
+    image_id: (N,) file names; split: (N,) index into SPLITS.
+    attributes: (N, A) uint8 in {0, 1}; names: the A attribute names.
+    identity: (N,) int32, -1 where unknown.
+    factors: (N, F) float32 with factor_names, known of drawn faces only.
+    remarks: what a reader of results should know.
+    """
+
     image_id: NDArray[np.str_]
     split: NDArray[np.uint8]
     attributes: NDArray[np.uint8]
@@ -48,9 +62,7 @@ class Collection:
     identity: NDArray[np.int32]
     factors: NDArray[np.float32]
     factor_names: tuple[str, ...]
-    aligned: bool
     remarks: list[str]
-    fingerprint: str
 
     @property
     def counts(self) -> dict[Split, int]:
@@ -66,36 +78,98 @@ def list_zip(path: Path, suffixes: Sequence[str]) -> dict[str, Member]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            members = archive.infolist()
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is not a whole zip archive ({error}): get it again") from error
+        raise UserError(f"{path} is not a whole zip archive ({error}): copy or download it again") from error
     found: dict[str, Member] = {}
-    for entry in entries:
+    for member in members:
         # zipfile cuts a name at a NUL byte and turns backslashes on Windows only: judge what the archive says
-        inside = PurePosixPath(entry.orig_filename.replace("\\", "/"))
-        if inside.is_absolute() or ".." in inside.parts or PureWindowsPath(entry.orig_filename).drive:
-            raise UserError(f"{path}: the name {entry.orig_filename!r} points out of the archive: use another copy")
-        if entry.is_dir() or inside.suffix.lower() not in suffixes or _hidden(inside):
+        inside = PurePosixPath(member.orig_filename.replace("\\", "/"))
+        if inside.is_absolute() or ".." in inside.parts or PureWindowsPath(member.orig_filename).drive:
+            raise UserError(f"{path}: the name {member.orig_filename!r} points out of the archive: use another copy")
+        if member.is_dir() or inside.suffix.lower() not in suffixes or _hidden(inside):
             continue
         if inside.name in found:
-            twice = f"{found[inside.name].name}, {entry.filename}"
+            twice = f"{found[inside.name].name}, {member.filename}"
             raise UserError(f"{path} holds {inside.name} twice ({twice}): remove one of them")
-        found[inside.name] = Member(entry.filename, f"{entry.file_size}:{entry.CRC}")
+        found[inside.name] = Member(member.filename, f"{member.file_size}:{member.CRC}")
     return found
 
 
 def list_folder(path: Path, suffixes: Sequence[str], nested: bool = False) -> dict[str, Member]:
-    """The images of a folder, and with `nested` of all folders in it, by relative name with forward slashes."""
+    """The images of a folder, and with `nested` of all folders in it, by relative name with forward slashes.
+
+    Symbolic links to folders are followed. No folder is read twice, so links that lead back to where they are end.
+
+    Raises:
+        UserError: a folder cannot be read, or a name is not valid UTF-8.
+    """
     found = {}
-    for file in path.rglob("*") if nested else path.iterdir():
-        inside = PurePosixPath(file.relative_to(path).as_posix())
-        if inside.suffix.lower() in suffixes and not _hidden(inside) and file.is_file():
-            found[str(inside)] = Member(str(inside), str(file.stat().st_size))
+    for inside, file in _walk(path, nested):
+        if inside.suffix.lower() in suffixes and file.is_file():
+            found[_checked(str(inside), path)] = Member(str(inside), str(file.stat().st_size))
     return found
 
 
+def _walk(root: Path, nested: bool) -> Iterator[tuple[PurePosixPath, os.DirEntry[str] | Path]]:
+    """What is in a folder, and with `nested` in those below; links come last, so that files keep their real names."""
+    waiting, seen = deque([PurePosixPath()]), set()
+    while waiting:
+        folder = waiting.popleft()
+        real = (root / folder).resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        with naming_what_cannot_be_read(root / folder), os.scandir(root / folder) as listed:
+            for found in sorted(listed, key=lambda found: found.name):
+                inside = folder / found.name
+                if _hidden(inside):
+                    continue
+                file = Path(found.path) if found.is_symlink() else found  # a Path calls a broken link no file
+                if not file.is_dir():
+                    yield inside, file
+                elif nested and found.is_symlink():
+                    waiting.append(inside)
+                elif nested:
+                    waiting.appendleft(inside)
+
+
+@contextmanager
+def naming_what_cannot_be_read(folder: Path) -> Iterator[None]:
+    """Turn a folder that cannot be listed into a UserError."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{folder} cannot be read: give yourself the permission, or move it away") from error
+
+
+def _checked(name: str, folder: Path) -> str:
+    """The name of an image, if it is text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{folder}: the file name {name!r} is not valid UTF-8: rename the file") from error
+    return name
+
+
+def find_images(root: Path, key: str) -> dict[str, Member]:
+    """The images of a user's folder and of all folders in it, by relative name with forward slashes.
+
+    key: where params.yaml names the folder, for the errors.
+
+    Raises:
+        UserError: there is no such folder, it cannot be read, or there is no image in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"{key}: {root} is not a folder: name the one that holds the images")
+    members = list_folder(root, IMAGES, nested=True)
+    if not members:
+        raise UserError(f"{key}: {root} holds no image ({', '.join(IMAGES)}): name the folder that holds them")
+    return members
+
+
 def _hidden(name: PurePosixPath) -> bool:
-    """Whether these are an operating system's own notes and no images of the collection."""
+    """Whether this is a file that an operating system keeps for itself, and no image of the collection."""
     return name.parts[0] == "__MACOSX" or any(part.startswith(".") for part in name.parts)
 
 
@@ -119,13 +193,13 @@ def fingerprint(members: Mapping[str, Member], files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def check_splits(collection: Collection, mend: str) -> Collection:
+def check_splits(collection: Collection, fix: str) -> Collection:
     """Give the collection back if no split is empty.
 
     Raises:
-        UserError: one is; the message ends with `mend`.
+        UserError: one is; the message ends with `fix`.
     """
     for name, count in collection.counts.items():
         if count == 0:
-            raise UserError(f"{collection.path}: none of its {len(collection.members):,} images is in {name}: {mend}")
+            raise UserError(f"{collection.path}: none of its {len(collection.members):,} images is in {name}: {fix}")
     return collection

@@ -1,7 +1,7 @@
 """Drawing a face from its factors, laid out as CelebA's aligned pictures are.
 
 `draw_face` is a pure function of one `Factors`. Geometry is plain Python arithmetic and Pillow's integer drawing, so
-that a processor's own way with floating point does not show.
+that no processor's floating point shows in it.
 """
 
 import math
@@ -113,7 +113,7 @@ def smooth(points: Sequence[Point], closed: bool = False, steps: int = 5) -> lis
 
 
 class Portrait:
-    """A picture in the making: the canvas, the pose of the head and its colours.
+    """A picture while it is drawn: the image, the pose of the head and its colours.
 
     The head's coordinates are pixels of the finished picture: x from its midline to the right, y from about the top,
     and a depth z: 0 at the eyes, 1 at the tip of the nose, negative behind. The eyes stay where the alignment puts
@@ -133,7 +133,7 @@ class Portrait:
         self.face: Image.Image | None = None
 
     def at(self, x: float, y: float, z: float = 0.0) -> Point:
-        """Where a point of the head lies on the canvas."""
+        """Where a point of the head lies in the picture."""
         x += 6.5 * self.f.yaw * z
         y += 4 * self.f.nod * z - EYES
         return (
@@ -142,18 +142,18 @@ class Portrait:
         )
 
     def curve(self, points: Sequence[Point], z: float = 0.0, closed: bool = False, steps: int = 5) -> list[Point]:
-        """A smooth curve through points of the head, on the canvas."""
+        """A smooth curve through points of the head, in the picture."""
         return smooth([self.at(x, y, z) for x, y in points], closed, steps)
 
     def fill(self, outline: Sequence[Point], colour: Colour, alpha: float = 1.0) -> None:
-        """Fill an outline on the canvas."""
+        """Fill an outline in the picture."""
         if alpha < 1:
             self.glaze.polygon(outline, (*colour, round(255 * alpha)))
         else:
             self.pen.polygon(outline, colour)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float, alpha: float = 1.0) -> None:
-        """Draw a line on the canvas; width in pixels of the finished picture."""
+        """Draw a line in the picture; width in pixels of the finished picture."""
         self.glaze.line(points, (*colour, round(255 * alpha)), round(width * SCALE))
 
     def oval(
@@ -176,7 +176,7 @@ class Portrait:
         clip: Image.Image | None = None,
         on: Image.Image | None = None,
     ) -> None:
-        """Blend a soft elliptic spot around a point of the head, inside `clip`; `on` is a smaller canvas."""
+        """Blend a soft elliptic spot around a point of the head, inside `clip`; `on` is a smaller image."""
         level = min(round(20 * strength), 20)
         if level <= 0:
             return
@@ -217,7 +217,7 @@ WAVES = (0.0, 0.59, 0.95, 0.95, 0.59, 0.0, -0.59, -0.95, -0.95, -0.59)
 
 
 def draw_background(p: Portrait) -> None:
-    """A few shapes on a tiny canvas, enlarged: out of focus for free."""
+    """A few shapes in a tiny image, enlarged: out of focus for free."""
     f = p.f
     hue = ramp(HUES, f.background_hue)
     base = mix(mix((118, 116, 112), hue, 0.75 * f.background_colour), BLACK, 0.15)

@@ -13,10 +13,10 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -28,12 +28,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from visage.config import PreprocessConfig
-from visage.data import fashion_mnist
-from visage.data.arrays import Split
+from visage.data import ood, sources
+from visage.data.card import DataCard, ExternalSet, SkippedImage
 from visage.data.celeba_format import IMAGE_SIZE
-from visage.data.collection import SPLITS, Collection, opened
+from visage.data.collection import SPLITS, Collection, Files, opened
 from visage.data.disk import naming_a_full_disk
-from visage.data.raw import Raw
+from visage.data.raw import Raw, RawSet
 from visage.errors import UserError
 from visage.files import replacing_folder, write_json
 
@@ -44,6 +44,7 @@ EXIF = b"Exif\0\0"
 UNREADABLE = (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError)
 """What reading and decoding a broken image raises (Pillow: OSError, ValueError, SyntaxError)."""
 
+Name = TypeVar("Name", bound=str)
 Arrays = dict[int, NDArray[np.uint8]]
 """For each size one memory-mapped array, (N, size, size, 3)."""
 
@@ -54,7 +55,7 @@ class BadImageError(Exception):
 
 @dataclass(slots=True)
 class Block:
-    """Some images of one split: their rows in the collection, and where in the arrays they begin."""
+    """Some images of one array: their rows among the files, and where in the arrays they begin."""
 
     rows: NDArray[np.intp]
     start: int
@@ -71,30 +72,37 @@ def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
     """
     record = Raw.load(raw)
     faces = record.faces(raw)
-    ood = fashion_mnist.read(record.ood_file(raw))
+    others = [(other, other.images(raw)) for other in record.ood]
     rows = {name: _rows(faces, i, config.limit) for i, name in enumerate(SPLITS)}
     with naming_a_full_disk(out), replacing_folder(out) as temporary:
-        kept, skipped = write_faces(faces, rows, config, temporary)
-        _write_ood(ood, config.sizes, temporary)
-        labels = {name: _write_labels(faces, kept[name], temporary / "labels" / f"{name}.npz") for name in SPLITS}
-        card: dict[str, Any] = {
-            "source": record.source,
-            "note": "; ".join(faces.remarks),
-            "crop": list(config.crop) if faces.aligned else [],
-            "filter": config.filter,
-            "sizes": list(config.sizes),
-            "counts": {name: len(kept[name]) for name in SPLITS} | {"ood": len(ood)},
-            "ood_source": record.ood_source,
-            "ood_note": record.ood_note,
-            "skipped": skipped,
-            "hashes": {str(size): _hash_arrays(temporary / str(size)) for size in config.sizes} | {"labels": labels},
-        }
-        card["data_hash"] = {str(size): _data_hash(card, size) for size in config.sizes}
-        write_json(temporary / "card.json", card)
-        for label in config.runs:
-            size = label.rpartition("-")[2]
-            write_json(temporary / "train" / f"{label}.json", _part(card, size, ("train", "valid"), ()))
-            write_json(temporary / "evaluate" / f"{label}.json", _part(card, size, SPLITS, ("ood",)))
+        kept, skipped = write_files(faces, rows, config, temporary)
+        sets = []
+        for other, images in others:
+            written, bad = _write_ood(other, images, config, temporary)
+            sets.append(written)
+            skipped += bad
+        arrays = [*SPLITS, *(_array(other.name) for other in sets)]
+        hashes = {str(size): _hash_arrays(temporary / str(size), arrays) for size in config.sizes}
+        crop = config.crop if faces.aligned else ()
+        card = DataCard(
+            source=record.source,
+            title=sources.find(record.source).TITLE,
+            note="; ".join(faces.remarks),
+            crop=crop,
+            filter=config.filter,
+            sizes=config.sizes,
+            counts={name: len(kept[name]) for name in SPLITS},
+            ood=tuple(sets),
+            skipped=skipped,
+            hashes=hashes,
+            label_hashes={
+                name: _write_labels(faces, kept[name], temporary / "labels" / f"{name}.npz") for name in SPLITS
+            },
+            data_hash={size: _data_hash(found["test"], crop, config.filter) for size, found in hashes.items()},
+        )
+        write_json(temporary / "card.json", asdict(card))
+        for label in config.labels:
+            write_json(temporary / "train" / f"{label}.json", _training_part(card, size=label.rpartition("-")[2]))
 
 
 def _rows(faces: Collection, split: int, limit: int) -> NDArray[np.intp]:
@@ -103,35 +111,35 @@ def _rows(faces: Collection, split: int, limit: int) -> NDArray[np.intp]:
     return rows[:limit] if limit else rows
 
 
-# --- faces -----------------------------------------------------------------------------------------------------------
+# --- image files -----------------------------------------------------------------------------------------------------
 
 
-def write_faces(
-    faces: Collection, rows: Mapping[Split, NDArray[np.intp]], config: PreprocessConfig, out: Path
-) -> tuple[dict[Split, NDArray[np.intp]], list[dict[str, str]]]:
-    """Write <size>/<split>.npy from these rows of the collection.
+def write_files(
+    files: Files, rows: Mapping[Name, NDArray[np.intp]], config: PreprocessConfig, out: Path
+) -> tuple[dict[Name, NDArray[np.intp]], list[SkippedImage]]:
+    """Write <size>/<name>.npy from the files in the rows of each name.
 
     Returns:
-        The rows that could be used, and file and reason of those that could not.
+        The rows of each name that could be used, and the files that could not.
 
     Raises:
-        UserError: more than `max_bad_share` of them could not.
+        UserError: more than `max_bad_share` of the files could not be used.
     """
     blocks: list[Block] = []
-    for name in SPLITS:
+    for name in rows:
         arrays = {size: _create(out / str(size) / f"{name}.npy", len(rows[name]), size) for size in config.sizes}
         for start in range(0, len(rows[name]), BLOCK):
             blocks.append(Block(rows[name][start : start + BLOCK], start, arrays))
     total = sum(len(block.rows) for block in blocks)
     bad: dict[int, str] = {}
-    with opened(faces.path) as read, tqdm(desc="faces", total=total, unit="img") as bar:
-        for block in _in_threads(partial(_fill, faces=faces, read=read, config=config), blocks):
+    with opened(files.path) as read, tqdm(desc="images", total=total, unit="img") as bar:
+        for block in _in_threads(partial(_fill, files=files, read=read, config=config), blocks):
             bad |= {int(block.rows[i]): reason for i, reason in block.bad.items()}
             bar.update(len(block.rows))
-    skipped = [{"file": faces.members[row], "reason": bad[row]} for row in sorted(bad)]
-    _refuse_too_many(skipped, total, faces.path, config.max_bad_share)
+    skipped = [SkippedImage(files.members[row], bad[row]) for row in sorted(bad)]
+    _refuse_too_many(skipped, total, files.path, config.max_bad_share)
     kept = dict(rows)
-    for name in SPLITS:
+    for name in rows:
         good = ~np.isin(rows[name], list(bad))
         if not good.all():
             kept[name] = rows[name][good]
@@ -157,21 +165,21 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _fill(block: Block, faces: Collection, read: Callable[[str], bytes], config: PreprocessConfig) -> Block:
+def _fill(block: Block, files: Files, read: Callable[[str], bytes], config: PreprocessConfig) -> Block:
     """Decode, crop and resize a block's images into its arrays; rows of bad images keep zeros."""
-    if faces.aligned:
+    if files.aligned:
         left, top, right, bottom = config.crop
         crops = torch.zeros(len(block.rows), bottom - top, right - left, 3, dtype=torch.uint8)
         for i, row in enumerate(block.rows):
             try:
-                crops[i] = _decode_aligned(read, faces.members[row])[top:bottom, left:right]
+                crops[i] = _decode_aligned(read, files.members[row])[top:bottom, left:right]
             except BadImageError as error:
                 block.bad[i] = str(error)
         _resize_into(block, 0, crops, config)
     else:
         for i, row in enumerate(block.rows):
             try:
-                _resize_into(block, i, _centre_square(_decode(read, faces.members[row]))[None], config)
+                _resize_into(block, i, _centre_square(_decode(read, files.members[row]))[None], config)
             except BadImageError as error:
                 block.bad[i] = str(error)
     return block
@@ -215,6 +223,8 @@ def _decode(read: Callable[[str], bytes], member: str) -> Tensor:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """RGB, what is transparent on white."""
+    if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow would keep the lower ones
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -228,16 +238,59 @@ def _centre_square(image: Tensor) -> Tensor:
     return image[top : top + side, left : left + side].contiguous()
 
 
-def _refuse_too_many(skipped: Sequence[Mapping[str, str]], total: int, path: Path, max_bad_share: float) -> None:
+def _refuse_too_many(skipped: Sequence[SkippedImage], total: int, path: Path, max_bad_share: float) -> None:
     """Name what is skipped; raise if it is too much."""
-    first = "; ".join(f"{entry['file']} {entry['reason']}" for entry in skipped[:3])
+    first = "; ".join(f"{image.file} {image.reason}" for image in skipped[:3])
     if len(skipped) > max_bad_share * total:
         raise UserError(
             f"{path}: {len(skipped):,} of {total:,} images cannot be used ({first}): "
             f"replace them, or raise preprocess.max_bad_share (now {max_bad_share})"
         )
-    for entry in skipped:
-        print(f"skipped: {entry['file']} {entry['reason']}")
+    for image in skipped:
+        print(f"skipped: {image.file} {image.reason}")
+
+
+# --- other images ----------------------------------------------------------------------------------------------------
+
+
+def _write_ood(
+    record: RawSet, images: ood.Images, config: PreprocessConfig, out: Path
+) -> tuple[ExternalSet, list[SkippedImage]]:
+    """Write <size>/ood/<name>.npy; give what the card says of the set, and the files that could not be used."""
+    name, count = _array(record.name), record.count
+    skipped: list[SkippedImage] = []
+    if isinstance(images, Files):
+        kept, bad = write_files(images, {name: np.arange(count)}, config, out)
+        count = len(kept[name])
+        skipped = [replace(image, file=f"{name}/{image.file}") for image in bad]
+    else:
+        for size in config.sizes:
+            array = _create(out / str(size) / f"{name}.npy", count, size)
+            for start in range(0, count, BLOCK):
+                array[start : start + BLOCK] = to_square(images[start : start + BLOCK], size, config.filter)
+    title = ood.find(record.source).TITLE or record.name
+    return ExternalSet(record.name, record.source, title, record.note, count), skipped
+
+
+def _array(name: str) -> str:
+    """By what a set's array is called, in the folder of a size and in the card."""
+    return f"ood/{name}"
+
+
+def to_square(images: NDArray[np.uint8], size: int, filter: str) -> NDArray[np.uint8]:
+    """(N, 28, 28) grey or (N, H, H, 3) colour images to (N, size, size, 3); colour ones are resized as faces are."""
+    if images.ndim == 3:
+        return enlarge(images, size)
+    return resize(torch.from_numpy(images), size, filter).numpy()
+
+
+def enlarge(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(N, 28, 28) uint8 in a black frame of 32x32, three times, and from there to (N, size, size, 3), bilinear."""
+    framed = np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, None]
+    if size != framed.shape[-1]:
+        larger = F.interpolate(torch.from_numpy(framed).float(), (size, size), mode="bilinear", antialias=True)
+        framed = larger.round().to(torch.uint8).numpy()
+    return framed.transpose(0, 2, 3, 1).repeat(3, axis=3)
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
@@ -281,46 +334,26 @@ def _write_labels(faces: Collection, rows: NDArray[np.intp], path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_ood(images: NDArray[np.uint8], sizes: Sequence[int], out: Path) -> None:
-    """Write <size>/ood.npy from (M, 28, 28) uint8 images."""
-    for size in sizes:
-        array = _create(out / str(size) / "ood.npy", len(images), size)
-        for start in range(0, len(images), BLOCK):
-            array[start : start + BLOCK] = enlarge(images[start : start + BLOCK], size)
-
-
-def enlarge(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(N, 28, 28) uint8 in a black frame of 32x32, three times, and from there to (N, size, size, 3), bilinear."""
-    framed = np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, None]
-    if size != framed.shape[-1]:
-        larger = F.interpolate(torch.from_numpy(framed).float(), (size, size), mode="bilinear", antialias=True)
-        framed = larger.round().to(torch.uint8).numpy()
-    return framed.transpose(0, 2, 3, 1).repeat(3, axis=3)
-
-
 # --- what the arrays are ---------------------------------------------------------------------------------------------
 
 
-def _hash_arrays(folder: Path) -> dict[str, str]:
+def _hash_arrays(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the pixels of each array, without the file's header."""
-    return {name: _hash_array(folder / f"{name}.npy") for name in (*SPLITS, "ood")}
+    return {name: hashlib.sha256(np.load(folder / f"{name}.npy", mmap_mode="r").data).hexdigest() for name in names}
 
 
-def _hash_array(path: Path) -> str:
-    return hashlib.sha256(np.load(path, mmap_mode="r").data).hexdigest()
+def _data_hash(test: str, crop: Sequence[int], filter: str) -> str:
+    """What figures are measured on: the hash of the test images, and how they were cut and resized."""
+    return hashlib.sha256(json.dumps([test, list(crop), filter]).encode()).hexdigest()
 
 
-def _data_hash(card: Mapping[str, Any], size: int) -> str:
-    """What metrics are measured on: figures of different data hashes cannot be compared."""
-    identity = [card["hashes"][str(size)]["test"], card["crop"], card["filter"]]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-
-
-def _part(card: Mapping[str, Any], size: str, splits: Sequence[Split], others: Sequence[str]) -> dict[str, Any]:
-    """The part of the card that a run of this size depends on, if it reads only these splits and other arrays."""
-    part = {key: card[key] for key in ("source", "crop", "filter")}
-    part["images"] = {name: card["hashes"][size][name] for name in (*splits, *others)}
-    part["labels"] = {name: card["hashes"]["labels"][name] for name in splits}
-    if others:
-        part |= {"ood_source": card["ood_source"], "data_hash": card["data_hash"][size]}
-    return part
+def _training_part(card: DataCard, size: str) -> dict[str, Any]:
+    """The part of the card that a training at this size depends on: it reads no test image."""
+    read = ("train", "valid")
+    return {
+        "source": card.source,
+        "crop": list(card.crop),
+        "filter": card.filter,
+        "images": {name: card.hashes[size][name] for name in read},
+        "labels": {name: card.label_hashes[name] for name in read},
+    }

@@ -1,58 +1,83 @@
 """`data/raw`: the images before any change, or where they are.
 
-    source.json   where the faces and the other images are, what was found, and a fingerprint of it
-    faces/        drawn or downloaded faces, in CelebA's own files; files of the user stay where they are
-    ood/          drawn or downloaded images of the other kind
+    source.json   where the faces and the other images are, what was found, and fingerprints of it
+    faces/        faces that were drawn or downloaded, in CelebA's files
+    ood/<name>/   the images of a set that were drawn or downloaded
 
-`faces` and `ood` are there only where they were made here.
+Files of the user stay where they are.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Self
 
-from visage.data import celeba, fashion_mnist, folder
+from visage.data import ood, sources
 from visage.data.arrays import Split
-from visage.data.collection import Collection
+from visage.data.collection import Collection, Files
 from visage.errors import UserError
-from visage.files import read_json, write_json
+from visage.files import Strict, read_typed, write_json
 
 RAW = Path("data/raw")
+AGAIN = "run `dvc repro -f download`"
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """`source.json`.
+class RawSet(Strict):
+    """A set of images that are no faces.
 
-    root, ood_root: absolute where they are the user's own, relative to data/raw where they were made here.
-    layout, counts, remarks, ood_note: what was found, for readers.
-    attributes, valid_share, test_share: how a plain folder is read.
-    fingerprint: of the faces' names, sizes and annotations.
+    name: by which files and figures call it. source: a file name under visage/data/ood.
+    root: absolute where the files are the user's, relative to data/raw where they were drawn or downloaded.
+    note: how they came there; count: how many there are. fingerprint: another one when the images change.
     """
 
-    source: Literal["synthetic", "celeba", "folder"]
+    name: str
+    source: str
     root: str
-    layout: str
+    note: str
+    count: int
+    fingerprint: str
+
+    def images(self, raw: Path = RAW) -> ood.Images:
+        """The images, as they are now.
+
+        Raises:
+            UserError: they are not as they were when source.json was written.
+        """
+        images = ood.find(self.source).images(raw / self.root)
+        if fingerprint(images) != self.fingerprint:
+            raise UserError(f"{raw / self.root} has changed since it was listed: {AGAIN}")
+        return images
+
+
+@dataclass(frozen=True, slots=True)
+class Raw(Strict):
+    """`source.json`.
+
+    source: a file name under visage/data/sources; settings: fields of its settings.
+    root: absolute where the files are the user's, relative to data/raw where they were drawn or downloaded.
+    note, counts, remarks: what was found, for readers.
+    fingerprint: of the faces' names, sizes and annotations.
+    ood: the sets of other images; the first is the headline.
+    """
+
+    source: str
+    root: str
+    settings: dict[str, Any]
+    note: str
     counts: dict[Split, int]
     remarks: list[str]
     fingerprint: str
-    attributes: str | None
-    valid_share: float
-    test_share: float
-    ood_source: Literal["synthetic", "fashion_mnist"]
-    ood_root: str
-    ood_note: str
+    ood: tuple[RawSet, ...]
 
     @classmethod
     def load(cls, raw: Path = RAW) -> Self:
         """Read `source.json`.
 
         Raises:
-            UserError: it is missing.
+            UserError: it is missing or damaged.
         """
-        if not (raw / "source.json").is_file():
-            raise UserError(f"{raw / 'source.json'} is missing: run `dvc repro download`")
-        return cls(**read_json(raw / "source.json"))
+        return read_typed(raw / "source.json", cls, AGAIN)
 
     def save(self, raw: Path = RAW) -> None:
         """Write `source.json`."""
@@ -64,27 +89,18 @@ class Raw:
         Raises:
             UserError: they are not as they were when source.json was written.
         """
-        collection = self._read(raw / self.root)
+        settings = sources.settings(self.source, self.settings)
+        collection = sources.find(self.source).read(settings, raw / self.root)
         if collection.fingerprint != self.fingerprint:
-            raise UserError(f"{raw / self.root} has changed since it was listed: run `dvc repro -f download`")
+            raise UserError(f"{raw / self.root} has changed since it was listed: {AGAIN}")
         return collection
 
-    def ood_file(self, raw: Path = RAW) -> Path:
-        """The IDX file of the other images."""
-        return fashion_mnist.find(raw / self.ood_root)
 
-    def _read(self, root: Path) -> Collection:
-        return read_faces(self.source, root, self.attributes, self.valid_share, self.test_share)
+def count(images: ood.Images) -> int:
+    """How many images a set has."""
+    return len(images.members) if isinstance(images, Files) else len(images)
 
 
-def read_faces(
-    source: Literal["synthetic", "celeba", "folder"],
-    root: Path,
-    attributes: str | None,
-    valid_share: float,
-    test_share: float,
-) -> Collection:
-    """List faces of any source."""
-    if source == "folder":
-        return folder.read(root, Path(attributes) if attributes else None, valid_share, test_share)
-    return celeba.read(root, source)
+def fingerprint(images: ood.Images) -> str:
+    """Hex digest of a set's pixels, or of the names and sizes of its files."""
+    return images.fingerprint if isinstance(images, Files) else hashlib.sha256(images.data).hexdigest()

@@ -1,4 +1,4 @@
-"""CelebA on disk: find it in whatever layout it has, and read its annotations (Liu et al., ICCV 2015).
+"""Faces in CelebA's files: find them in whatever layout they have, and read the annotations (Liu et al., ICCV 2015).
 
 Known layouts, at the given folder or up to three folders below it:
 
@@ -15,19 +15,29 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visage.data.celeba_format import ARCHIVE, ATTRIBUTE_FILE, ATTRIBUTES, IDENTITY_FILE, PARTITION_FILE
-from visage.data.collection import SPLITS, Collection, Member, check_splits, fingerprint, list_folder, list_zip
+from visage.data.celeba_format import (
+    ARCHIVE,
+    ATTRIBUTE_FILE,
+    ATTRIBUTES,
+    FACTOR_FILE,
+    IDENTITY_FILE,
+    PARTITION_FILE,
+)
+from visage.data.collection import (
+    SPLITS,
+    Collection,
+    check_splits,
+    fingerprint,
+    list_folder,
+    list_zip,
+    naming_what_cannot_be_read,
+)
 from visage.errors import UserError
 
-TOTAL = 202_599
-"""Images of the whole data set."""
-FACTOR_FILE = "factors.csv"
-"""Beside drawn faces: `image_id` and one column of numbers per factor."""
 DEPTH = 3
 BIT = {"1": 1, "0": 0, "-1": 0}
 
@@ -75,15 +85,15 @@ def find(root: Path) -> Layout:
 def _walk(folder: Path, depth: int, found: dict[str, Path]) -> None:
     """Note the first file of each name; as "*.jpg", "<name>/*.jpg" the first folder of JPEGs (of this name)."""
     folders = []
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.lower().endswith(".jpg"):
+    with naming_what_cannot_be_read(folder), os.scandir(folder) as listed:
+        for file in sorted(listed, key=lambda file: file.name):
+            if file.name.lower().endswith(".jpg"):
                 found.setdefault("*.jpg", folder)
                 found.setdefault(f"{folder.name}/*.jpg", folder)
-            elif entry.is_dir():
-                folders.append(folder / entry.name)
+            elif file.is_dir():
+                folders.append(folder / file.name)
             else:
-                found.setdefault(entry.name, folder / entry.name)
+                found.setdefault(file.name, folder / file.name)
     if depth > 0:
         for inner in folders:
             _walk(inner, depth - 1, found)
@@ -93,8 +103,8 @@ def _either(found: dict[str, Path], name: str) -> Path | None:
     return found.get(name) or found.get(name.removesuffix(".txt") + ".csv")
 
 
-def read(root: Path, source: Literal["celeba", "synthetic"] = "celeba") -> Collection:
-    """Find CelebA in `root` and read all that is known of its images; annotated images that are not there are left out.
+def read(root: Path) -> Collection:
+    """Find faces in `root` and read all that is known of them; annotated images that are not there are left out.
 
     Raises:
         UserError: a part is missing or broken, an image has no annotations, or a split is empty.
@@ -123,10 +133,10 @@ def read(root: Path, source: Literal["celeba", "synthetic"] = "celeba") -> Colle
         factors=factors,
         factor_names=factor_names,
         aligned=True,
-        remarks=_remarks(members, attributes, split, identity, source),
+        remarks=_remarks(len(attributes) - len(members), split, identity),
         fingerprint=fingerprint(members, layout.annotations),
     )
-    return check_splits(collection, mend=f"{layout.partition.name} must give some to each of the three")
+    return check_splits(collection, fix=f"{layout.partition.name} must give some to each of the three")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -158,11 +168,11 @@ def _read_attributes(path: Path) -> dict[str, bytes]:
     rows = {}
     for number, (name, *values) in lines:
         if len(values) != len(columns):
-            raise UserError(f"{path}, line {number}: {len(values)} values for {len(columns)} attributes: mend the line")
+            raise UserError(f"{path}, line {number}: {len(values)} values for {len(columns)} attributes: correct it")
         try:
             bits = [BIT[value] for value in values]
         except KeyError as error:
-            raise UserError(f"{path}, line {number}: {error.args[0]!r} is none of -1, 0, 1: mend the line") from error
+            raise UserError(f"{path}, line {number}: {error.args[0]!r} is none of -1, 0, 1: correct it") from error
         rows[name] = bytes(bits) if columns == list(ATTRIBUTES) else bytes(bits[i] for i in order)
     return rows
 
@@ -181,11 +191,11 @@ def _read_numbers(path: Path, allowed: range | None = None) -> dict[str, int]:
             continue
         if len(words) != 2 or not words[1].strip().isdecimal():
             raise UserError(
-                f"{path}, line {number}: expected a name and a number, got {' '.join(words)[:30]!r}: mend it"
+                f"{path}, line {number}: expected a name and a number, got {' '.join(words)[:30]!r}: correct it"
             )
         value = int(words[1])
         if allowed is not None and value not in allowed:
-            raise UserError(f"{path}, line {number}: {value} is none of {', '.join(map(str, allowed))}: mend the line")
+            raise UserError(f"{path}, line {number}: {value} is none of {', '.join(map(str, allowed))}: correct it")
         rows[words[0]] = value
     return rows
 
@@ -209,18 +219,8 @@ def _check_annotated(names: Iterable[str], rows: Iterable[str], path: Path) -> N
         )
 
 
-def _remarks(
-    members: dict[str, Member],
-    attributes: dict[str, bytes],
-    split: NDArray[np.uint8],
-    identity: NDArray[np.int32],
-    source: str,
-) -> list[str]:
+def _remarks(absent: int, split: NDArray[np.uint8], identity: NDArray[np.int32]) -> list[str]:
     remarks = []
-    if source == "celeba":
-        whole = "all of CelebA" if len(members) == TOTAL else "a subset"
-        remarks.append(f"{len(members):,} of {TOTAL:,} images: {whole}")
-    absent = len(attributes) - len(members)
     if absent:
         remarks.append(f"{absent:,} annotated images are not there and left out")
     known = np.unique(np.stack([identity, split])[:, identity >= 0], axis=1)

@@ -1,4 +1,4 @@
-"""Drawn garments in Fashion-MNIST's own files: out-of-distribution images for where nothing can be downloaded.
+"""Drawn clothes in the files that Fashion-MNIST has, for where nothing can be downloaded.
 
 Ten classes of 28x28 gray pictures, in the order of Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017): T-shirt, trouser,
 pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot. The garment fills the frame and all around it is 0.
@@ -10,22 +10,46 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
+from visage.data import idx
+from visage.data.idx import SIDE
+from visage.data.request import Found, Request
 from visage.errors import UserError
 from visage.files import replacing
 
-IMAGES_FILE = "t10k-images-idx3-ubyte.gz"
-LABELS_FILE = "t10k-labels-idx1-ubyte.gz"
-SIDE = 28
+TITLE = "drawn clothes"
+COUNT = 10_000
+"""As many as Fashion-MNIST has test images."""
 SCALE = 4
-"""Drawn this many times larger, then averaged down."""
+"""Pictures are drawn this many times larger, then averaged down."""
 
 Point = tuple[float, float]
 
 
+def check(root: str | None) -> None:
+    """They are drawn, not read."""
+    if root is not None:
+        raise UserError(f"params.yaml: ood: drawn_clothes takes no root, got {root}: leave it empty")
+
+
+def get(request: Request) -> Found:
+    """Draw the clothes."""
+    draw_clothes(request.target, COUNT, request.seed)
+    return Found(request.target, "drawn")
+
+
+def images(folder: Path) -> NDArray[np.uint8]:
+    """(N, 28, 28) uint8."""
+    return idx.read(idx.find(folder))
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
 class Cloth:
-    """A garment in the making: where there is cloth, and its shade. Coordinates are pixels of the finished picture.
+    """A garment while it is drawn: where there is cloth, and its shade. Coordinates are pixels of the finished picture.
 
     u: uniform random numbers in [0, 1), taken one after the other.
     """
@@ -44,11 +68,11 @@ class Cloth:
         return low + (high - low) * next(self.numbers)
 
     def near(self, tone: float) -> int:
-        """A shade so much lighter, or darker where the cloth is light already."""
+        """A shade lighter by `tone`, or darker where the cloth is light already."""
         return round(min(255, max(12, self.tone - tone if self.tone > 150 else self.tone + tone)))
 
     def add(self, points: Sequence[Point], tone: int | None = None, erase: bool = False) -> None:
-        """Add a piece of cloth, or cut it away; tone: its own shade."""
+        """Add a piece of cloth, or cut it away; tone: the shade of this piece."""
         outline = [(round(x * SCALE), round(y * SCALE)) for x, y in points]
         self.cut.polygon(outline, 0 if erase else 255)
         if tone is not None:
@@ -272,18 +296,12 @@ def draw_garment(seed: int, index: int) -> bytes:
     return cloth.finish()
 
 
-def draw_garments(folder: Path, images: int, seed: int) -> None:
-    """Draw garments into `folder`, in the files of Fashion-MNIST's test set (IDX in gzip).
-
-    Raises:
-        UserError: fewer than one image.
-    """
-    if images < 1:
-        raise UserError(f"cannot draw {images} garments: ask for 1 or more")
+def draw_clothes(folder: Path, images: int, seed: int) -> None:
+    """Draw clothes into `folder`, in the files of Fashion-MNIST's test set (IDX in gzip)."""
     pixels = b"".join(draw_garment(seed, i) for i in range(images))
     labels = bytes(i % len(GARMENTS) for i in range(images))
-    _write_gzip(folder / IMAGES_FILE, struct.pack(">IIII", 0x803, images, SIDE, SIDE) + pixels)
-    _write_gzip(folder / LABELS_FILE, struct.pack(">II", 0x801, images) + labels)
+    _write_gzip(folder / idx.IMAGES, struct.pack(">IIII", 0x803, images, SIDE, SIDE) + pixels)
+    _write_gzip(folder / idx.LABELS, struct.pack(">II", 0x801, images) + labels)
 
 
 def _write_gzip(path: Path, data: bytes) -> None:

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from visage.data.drawn_garments import draw_garments
+from visage.data.ood.drawn_clothes import check, draw_clothes, images
 from visage.errors import UserError
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
@@ -13,8 +13,8 @@ LABELS = "t10k-labels-idx1-ubyte.gz"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("garments")
-    draw_garments(folder, images=500, seed=3)
+    folder = tmp_path_factory.mktemp("clothes")
+    draw_clothes(folder, images=500, seed=3)
     return folder
 
 
@@ -44,13 +44,18 @@ def test_statistics_are_those_of_fashion_mnist(folder):
 
 
 def test_bytes_follow_the_seed(folder, tmp_path):
-    draw_garments(tmp_path / "same", images=500, seed=3)
-    draw_garments(tmp_path / "other", images=500, seed=4)
+    draw_clothes(tmp_path / "same", images=500, seed=3)
+    draw_clothes(tmp_path / "other", images=500, seed=4)
     assert (tmp_path / "same" / IMAGES).read_bytes() == (folder / IMAGES).read_bytes()
     assert (tmp_path / "same" / LABELS).read_bytes() == (folder / LABELS).read_bytes()
     assert (tmp_path / "other" / IMAGES).read_bytes() != (folder / IMAGES).read_bytes()
 
 
-def test_nothing_to_draw_is_refused(tmp_path):
-    with pytest.raises(UserError, match="0 garments"):
-        draw_garments(tmp_path, images=0, seed=0)
+def test_the_images_are_read_as_they_were_drawn(folder):
+    np.testing.assert_array_equal(images(folder), read(folder))
+
+
+def test_a_root_is_refused():
+    check(None)
+    with pytest.raises(UserError, match=r"ood: drawn_clothes takes no root, got /pictures: leave it empty"):
+        check("/pictures")

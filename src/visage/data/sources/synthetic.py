@@ -1,4 +1,4 @@
-"""A dataset of drawn faces, written as CelebA's own files and with the factors that each face was drawn from.
+"""Drawn faces, written in the files that CelebA has, with the factors that each face was drawn from.
 
 Of every ten people the second is in the validation split and the third in the test split. Image i of a seed is the same
 however many images are drawn, by however many processes.
@@ -11,24 +11,64 @@ import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from tqdm import tqdm
 
+from visage.data import celeba_files
 from visage.data import celeba_format as celeba
+from visage.data.collection import Collection
 from visage.data.face_factors import DISTRIBUTIONS, Factors, attributes, sample_factors
 from visage.data.portrait import draw_face
-from visage.errors import UserError
-from visage.files import replacing, write_text
+from visage.data.request import Found, Request
+from visage.files import Strict, replacing, write_text
 
-FACTOR_FILE = "factors.csv"
+TITLE = "drawn faces, not photographs"
+OTHER_IMAGES = "drawn_clothes"
 QUALITY = 90
 """Of the JPEG files."""
 CHUNK = 50
 """Images that a process draws at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(Strict):
+    """`data.synthetic`.
+
+    images: faces to draw.
+    images_per_identity: mean number of faces that share a person.
+    """
+
+    images: Annotated[int, Ge(20)]
+    images_per_identity: Annotated[float, Ge(1)]
+
+
+def check(settings: Settings, root: str | None) -> None:
+    """Nothing can be wrong; a root is that of another source and stays unused."""
+
+
+def attribute_names(settings: Settings) -> Sequence[str] | None:
+    """The 40 of CelebA."""
+    return celeba.ATTRIBUTES
+
+
+def get(settings: Settings, request: Request) -> Found:
+    """Draw the faces."""
+    draw_dataset(request.target, settings.images, settings.images_per_identity, request.seed)
+    return Found(request.target, "drawn")
+
+
+def read(settings: Settings, folder: Path) -> Collection:
+    """List the faces, with their factors."""
+    return celeba_files.read(folder)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
 
 
 def identities(images: int, images_per_identity: float, seed: int) -> list[int]:
@@ -57,7 +97,7 @@ def draw_file(seed: int, image: tuple[int, int]) -> tuple[Factors, bytes]:
 
 
 def draw_files(people: Sequence[int], seed: int, workers: int) -> Iterator[tuple[Factors, bytes]]:
-    """Draw one image per entry of `people`, in order, on so many processes."""
+    """Draw one image for each of `people`, in order, on that many `workers`."""
     draw = partial(draw_file, seed)
     if workers == 1:
         yield from map(draw, enumerate(people))
@@ -69,19 +109,11 @@ def draw_files(people: Sequence[int], seed: int, workers: int) -> Iterator[tuple
 def draw_dataset(
     folder: Path, images: int, images_per_identity: float, seed: int, workers: int | None = None, progress: bool = True
 ) -> None:
-    """Draw faces into `folder`, in CelebA's own files and `factors.csv`.
+    """Draw faces into `folder`, in CelebA's files and `factors.csv`.
 
     images_per_identity: mean number of images of a person, at least 1.
     workers: processes, None = one for each core; the bytes are the same for any number.
-
-    Raises:
-        UserError: fewer than one image, or less than one image per person.
     """
-    if images < 1 or images_per_identity < 1:
-        raise UserError(
-            f"data.synthetic: images {images} and images_per_identity {images_per_identity} must both be 1 or more: "
-            "set them in params.yaml"
-        )
     workers = min(workers or os.cpu_count() or 1, math.ceil(images / CHUNK))
     people = identities(images, images_per_identity, seed)
     names = [celeba.image_name(i) for i in range(images)]
@@ -98,4 +130,4 @@ def draw_dataset(
     celeba.write_partition(
         folder / celeba.PARTITION_FILE, {name: split_of(who) for name, who in zip(names, people, strict=True)}
     )
-    write_text(folder / FACTOR_FILE, "\n".join(table) + "\n")
+    write_text(folder / celeba.FACTOR_FILE, "\n".join(table) + "\n")

@@ -1,7 +1,6 @@
-"""Fashion-MNIST's test images (Xiao, Rasul and Vollgraf, 2017), the images that are no faces: find, check, read."""
+"""Grey 28x28 images in the files of Fashion-MNIST's test set: IDX, packed with gzip or not."""
 
 import gzip
-import hashlib
 import zlib
 from pathlib import Path
 
@@ -11,12 +10,11 @@ from numpy.typing import NDArray
 from visage.errors import UserError
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
-MD5 = "bef4ecab320f06d8554ea6380940ec79"
-"""Of IMAGES as published."""
-FOLDERS = ("", "raw", "FashionMNIST/raw")
+LABELS = "t10k-labels-idx1-ubyte.gz"
 SIDE = 28
 MAGIC = bytes([0, 0, 8, 3])
 """IDX: unsigned bytes in three dimensions."""
+FOLDERS = ("", "raw", "FashionMNIST/raw")
 
 
 def find(root: Path) -> Path:
@@ -29,7 +27,7 @@ def find(root: Path) -> Path:
         for name in (IMAGES, IMAGES.removesuffix(".gz")):
             if (root / folder / name).is_file():
                 return root / folder / name
-    raise UserError(f"ood.root: {root} holds no {IMAGES}, nor its raw/ or FashionMNIST/raw/: put it there")
+    raise UserError(f"ood: {root} holds no {IMAGES}, nor do raw/ or FashionMNIST/raw/ in it: put it there")
 
 
 def read(path: Path) -> NDArray[np.uint8]:
@@ -46,8 +44,3 @@ def read(path: Path) -> NDArray[np.uint8]:
     if content[:4] != MAGIC or (height, width) != (SIDE, SIDE) or len(content) != 16 + count * SIDE * SIDE:
         raise UserError(f"{path} is no whole IDX file of {SIDE}x{SIDE} images: copy or download it again")
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, SIDE, SIDE)
-
-
-def is_official(path: Path) -> bool:
-    """Whether the packed file is, byte for byte, the published one."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == MD5

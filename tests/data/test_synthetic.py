@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from visage.data.celeba_format import ATTRIBUTES, IMAGE_SIZE
-from visage.data.drawn_faces import draw_dataset, identities, split_of
 from visage.data.face_factors import DISTRIBUTIONS, Choice, Person, PersonChoice, Sometimes, attributes, sample_factors
 from visage.data.portrait import draw_face
-from visage.errors import UserError
+from visage.data.sources.synthetic import draw_dataset, identities, read, split_of
 
 FILES = (
     "img_align_celeba.zip",
@@ -198,7 +197,13 @@ def test_attributes_follow_the_factors():
         assert sum(values[name] for name in hair) == 1 - factors.bald
 
 
-@pytest.mark.parametrize(("images", "each"), [(0, 4), (10, 0.5)])
-def test_impossible_numbers_are_refused(tmp_path, images, each):
-    with pytest.raises(UserError, match=r"images_per_identity .* params\.yaml"):
-        draw_dataset(tmp_path, images, each, seed=0, progress=False)
+def test_the_faces_are_read_with_all_that_is_known(folder):
+    faces = read(None, folder)
+    assert faces.image_id.tolist() == [f"{i:06d}.jpg" for i in range(1, 61)]
+    assert faces.factor_names == tuple(DISTRIBUTIONS)
+    np.testing.assert_allclose(faces.factors[7], list(vars_of(sample_factors(5, 7, int(faces.identity[7])))), rtol=1e-4)
+    assert faces.remarks == []
+
+
+def vars_of(factors):
+    return (getattr(factors, name) for name in DISTRIBUTIONS)
