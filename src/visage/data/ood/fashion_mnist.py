@@ -1,0 +1,7 @@
+"""Fashion-MNIST."""
+
+TITLE = "Fashion-MNIST"
+
+
+def check(root: str | None) -> None:
+    """There may be a root or none."""

@@ -1,0 +1,7 @@
+"""SVHN."""
+
+TITLE = "SVHN"
+
+
+def check(root: str | None) -> None:
+    """There may be a root or none."""
