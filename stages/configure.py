@@ -13,7 +13,7 @@ def main() -> None:
     params = load(Path("params.yaml"))
     runs = resolve(params, source=Path("src"))
     with replacing_folder(CONFIGS) as folder:
-        write_configs(params, runs, folder)
+        write_configs(params, runs, folder, root=Path())
         choose_device(RuntimeConfig.load(folder).device)  # before hours of work, not after
     print(f"{len(runs)} runs at scale {params.scale}: {', '.join(run.name for run in runs)}")
 
