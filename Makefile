@@ -35,8 +35,8 @@ test: install ## lint, types and all tests
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: install ## MLflow on http://127.0.0.1:5000
-	$(UV) run --locked python -m visage.sync
+	$(UV) run --locked python -m visage.tracking.sync
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(UV) run --locked mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000} --workers 1
 
 sync: install ## rebuild in MLflow what it lacks, from metrics/ and runs/
-	$(UV) run --locked python -m visage.sync
+	$(UV) run --locked python -m visage.tracking.sync

@@ -1,0 +1,101 @@
+"""What a stage tells the process that logs: one event on each line, as JSON; the first one is an `Opening`."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from visage.files import Strict
+from visage.results import EvaluationCost, Results, TrainingCost
+from visage.tracking.identity import RunIdentity
+
+Mode = Literal["train", "evaluate"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening(Strict):
+    """The run to be opened in the store of the project in `root`; `time` is when it began, in milliseconds."""
+
+    root: str
+    experiment: str
+    mode: Mode
+    time: int
+    run: RunIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Points(Strict):
+    """One point for each of several curves; `time` in milliseconds."""
+
+    time: int
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Strict):
+    """One picture of a series; `png` is the file's content in base64."""
+
+    key: str
+    step: int
+    png: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFinished(Strict):
+    """The files of a training are complete in `folder`."""
+
+    folder: str
+    cost: TrainingCost
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFinished(Strict):
+    """The files of an evaluation are complete in `folder`."""
+
+    folder: str
+    results: Results
+    cost: EvaluationCost
+
+
+@dataclass(frozen=True, slots=True)
+class End(Strict):
+    """Nothing comes after this event."""
+
+    status: Status
+    reason: str
+
+
+Event = Points | Image | TrainingFinished | EvaluationFinished | End
+"""The fields of an event tell which one it is."""
+
+
+def encode(event: Opening | Event) -> bytes:
+    """Write an event as a line of JSON. Values that are not finite are kept."""
+    return json.dumps(asdict(event), default=float).encode() + b"\n"  # numbers of NumPy and PyTorch become floats
+
+
+def decode_opening(line: str) -> Opening:
+    """Read the first line."""
+    opening: Opening = _adapter(Opening).validate_json(line)
+    return opening
+
+
+def decode(line: str) -> Event:
+    """Read any other line."""
+    event: Event = _adapter(Event).validate_json(line)
+    return event
+
+
+def now() -> int:
+    """The time in milliseconds, as MLflow counts it."""
+    return time.time_ns() // 1_000_000
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

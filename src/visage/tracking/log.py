@@ -1,0 +1,235 @@
+"""MLflow's side: the experiment in the store, and one run in it. MLflow is imported where it is used."""
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+from visage.tracking.events import now
+from visage.tracking.identity import CONFIG_KEY, LABEL, RUN_KEY, RunIdentity
+from visage.tracking.store import store_uri
+
+REASON = "visage.reason"
+"""Why a run failed or was killed."""
+
+BATCH = 1000
+"""Metrics that MLflow takes in one call."""
+BATCH_TEXTS = 100
+"""Parameters or tags that MLflow takes in one call."""
+LONGEST_DIGEST = 36
+"""Characters of a dataset's digest that MLflow keeps."""
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that died is given up after seconds, not minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""Defaults for MLflow, set before it is imported."""
+
+
+class Store:
+    """The MLflow experiment, created with its database where there is none."""
+
+    def __init__(self, root: Path, experiment: str) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        self.uri = store_uri(root)
+        lock = root / ".scratch" / "mlflow.lock"
+        lock.parent.mkdir(exist_ok=True)
+        with FileLock(lock):  # two processes that create the tables of one database destroy it
+            self.client = MlflowClient(self.uri)
+            found = self.client.get_experiment_by_name(experiment)
+            self.experiment_id = found.experiment_id if found else self._create(experiment, root)
+
+    def _create(self, experiment: str, root: Path) -> str:
+        server = self.uri.startswith("http")  # which keeps artifacts where it likes
+        location = None if server else (root.resolve() / "mlartifacts").as_uri()
+        experiment_id: str = self.client.create_experiment(experiment, artifact_location=location)
+        return experiment_id
+
+    def resume(self, identity: RunIdentity, began: int) -> "RunLog":
+        """For training: the latest run with this key unless it is finished, else a new one.
+
+        began: when, in milliseconds.
+        """
+        runs = self._runs(RUN_KEY, identity.key)
+        if runs and runs[0].info.status != "FINISHED":
+            return self._continue(runs[0], identity)
+        return self._start(identity, began)
+
+    def join(self, identity: RunIdentity, began: int) -> "RunLog":
+        """For evaluation: the latest run with this key, unless it was measured with other settings; else a new one."""
+        runs = self._runs(RUN_KEY, identity.key) or self._runs(RUN_KEY, identity.config_key)
+        same = runs and all(identity.params.get(key, value) == value for key, value in runs[0].data.params.items())
+        return self._continue(runs[0], identity) if same else self._start(identity, began)
+
+    def find(self, identity: RunIdentity, figures: Mapping[str, float]) -> "RunLog | None":
+        """For a clone without the data: the latest run with this config and these figures."""
+        for run in self._runs(CONFIG_KEY, identity.config_key):
+            if run.data.metrics.items() >= figures.items():
+                return RunLog(self.client, run.info.run_id, new=False)
+        return None
+
+    def _runs(self, tag: str, value: str) -> "list[Run]":
+        return list(
+            self.client.search_runs(
+                [self.experiment_id],
+                f"tags.`{tag}` = '{value}'",
+                order_by=["attributes.start_time DESC"],
+                max_results=50,
+            )
+        )
+
+    def _start(self, identity: RunIdentity, began: int) -> "RunLog":
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        experiment = os.environ.get("DVC_EXP_NAME")
+        name = f"{identity.name} [{experiment}]" if experiment else identity.name
+        run = self.client.create_run(self.experiment_id, run_name=name, start_time=began)
+        log = RunLog(self.client, run.info.run_id, new=True)
+        log.describe(identity)
+        if identity.dataset is not None:
+            title, digest = identity.dataset
+            source = json.dumps({"uri": f"data/processed/train/{identity.tags[LABEL]}.json"})
+            dataset = Dataset(title, digest[:LONGEST_DIGEST], source_type="local", source=source)
+            inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+            self.client.log_inputs(run.info.run_id, inputs)
+        return log
+
+    def _continue(self, run: "Run", identity: RunIdentity) -> "RunLog":
+        log = RunLog(self.client, run.info.run_id, new=False)
+        log.describe(identity)
+        return log
+
+
+class RunLog:
+    """One MLflow run. Whatever it is told twice, it logs once.
+
+    added: how many metrics, points of curves, pictures and files it has logged.
+    """
+
+    def __init__(self, client: "MlflowClient", run_id: str, *, new: bool) -> None:
+        self.client, self.run_id, self.new = client, run_id, new
+        self.added = {"parameters": 0, "metrics": 0, "points": 0, "pictures": 0, "files": 0}
+        self._last_step: dict[str, int] = {}
+        self._image_steps = set() if new else set(self._logged_images())
+
+    def describe(self, identity: RunIdentity) -> None:
+        """Log parameters and tags that the run lacks."""
+        keys = {RUN_KEY: identity.key, CONFIG_KEY: identity.config_key}
+        self.params(identity.params)
+        self.tags(identity.tags | keys)
+
+    def params(self, params: Mapping[str, str]) -> None:
+        """Log the parameters that the run lacks; MLflow refuses to change one."""
+        from mlflow.entities import Param
+
+        known = self.client.get_run(self.run_id).data.params
+        missing = [Param(key, value) for key, value in params.items() if key not in known]
+        for start in range(0, len(missing), BATCH_TEXTS):
+            self.client.log_batch(self.run_id, params=missing[start : start + BATCH_TEXTS])
+        self.added["parameters"] += len(missing)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def points(self, rows: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
+        """Append (time in ms, step, values) to curves, leaving out steps that a curve already has.
+
+        Values that are not finite stay out of the charts; a tag names the first.
+        """
+        from mlflow.entities import Metric
+
+        metrics = []
+        for when, step, values in rows:
+            for key, value in values.items():
+                if step <= self._last(key):
+                    continue
+                self._last_step[key] = step
+                if math.isfinite(value):
+                    metrics.append(Metric(key, value, when, step))
+                else:
+                    self.tags({"not_finite": f"{key} at step {step}"})
+        self._log(metrics)
+        self.added["points"] += len(metrics)
+
+    def figures(self, step: int, values: Mapping[str, float]) -> int:
+        """Log figures that belong to the whole run, where they are new or differ; the number of those."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(key, value, now(), step) for key, value in self.lacks(values).items()]
+        self._log(metrics)
+        self.added["metrics"] += len(metrics)
+        return len(metrics)
+
+    def lacks(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Those of these figures that the run does not have, or has with other values."""
+        known = self.client.get_run(self.run_id).data.metrics
+        return {key: value for key, value in values.items() if known.get(key) != value}
+
+    def image(self, key: str, content: bytes, step: int) -> None:
+        """Add a PNG picture to a series over the steps."""
+        from PIL import Image
+
+        if (key, step) not in self._image_steps:
+            self._image_steps.add((key, step))
+            self.client.log_image(self.run_id, Image.open(io.BytesIO(content)), key=key, step=step)
+            self.added["pictures"] += 1
+
+    def files(self, paths: Iterable[Path], folder: str, *, replace: bool) -> None:
+        """Add files as artifacts; those with names that are there already only if `replace`."""
+        known = set() if replace else {item.path for item in self.client.list_artifacts(self.run_id, folder)}
+        for path in paths:
+            if f"{folder}/{path.name}" not in known:
+                self.client.log_artifact(self.run_id, str(path), folder)
+                self.added["files"] += 1
+
+    def reopen(self) -> None:
+        """Set the status of a run that is continued."""
+        self.client.update_run(self.run_id, status="RUNNING")
+        if REASON in self.client.get_run(self.run_id).data.tags:
+            self.client.delete_tag(self.run_id, REASON)
+
+    def finish_if_open(self) -> None:
+        """End a run that another process left open, failed or killed; one that is finished keeps its time of end."""
+        if self.client.get_run(self.run_id).info.status != "FINISHED":
+            self.reopen()
+            self.end("FINISHED", "")
+
+    def end(self, status: str, reason: str) -> None:
+        """Set the run's status, and the reason where there is one."""
+        if reason:
+            self.tags({REASON: reason.split("\n", maxsplit=1)[0]})
+        self.client.set_terminated(self.run_id, status)
+
+    def _log(self, metrics: "Sequence[Metric]") -> None:
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+
+    def _last(self, key: str) -> int:
+        """Last step of a curve, -1 for a curve without points."""
+        if key not in self._last_step:
+            history = [] if self.new else self.client.get_metric_history(self.run_id, key)
+            self._last_step[key] = max((point.step for point in history), default=-1)
+        return self._last_step[key]
+
+    def _logged_images(self) -> Iterable[tuple[str, int]]:
+        for item in self.client.list_artifacts(self.run_id, "images"):
+            key, _, step, *_ = Path(item.path).name.split("+")  # <key>+step+<step>+timestamp+...
+            yield key.replace("~", "/"), int(step)  # MLflow writes ~ for the slashes of a key

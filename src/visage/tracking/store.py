@@ -1,0 +1,76 @@
+"""Where the MLflow store is, and whether it can be used. Nothing here imports MLflow."""
+
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from visage.errors import UserError
+
+
+def tracking_is_off() -> bool:
+    """Whether VISAGE_TRACKING=off asks for no MLflow at all."""
+    return os.environ.get("VISAGE_TRACKING") == "off"
+
+
+def store_uri(root: Path) -> str:
+    """The URI of the store: MLFLOW_TRACKING_URI, or else the SQLite file mlflow.db in the project's root.
+
+    A relative SQLite path is taken from the root. It is not taken from the working directory, because DVC deletes its
+    temporary copies of a project, and the store would go with them.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    path = uri.removeprefix("sqlite:///")
+    return f"sqlite:///{root.resolve() / path}" if path != uri else uri
+
+
+def check_store(uri: str) -> None:
+    """Check within seconds, without importing MLflow, that a store can be used.
+
+    Raises:
+        UserError: nothing answers there, the folder cannot be written, or MLflow does not know such a store.
+    """
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    elif uri.startswith("sqlite:///"):
+        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+    elif scheme not in ("postgresql", "mysql", "mssql"):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI={uri} is no store that MLflow can track in (folders such as ./mlruns no longer are): "
+            "name a server (http://...) or a file (sqlite:///mlflow.db), or unset it"
+        )
+
+
+def _check_server(uri: str) -> None:
+    parts = urlsplit(uri)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")  # without a password
+    fix = "start the server, or unset MLFLOW_TRACKING_URI to use mlflow.db"
+    try:
+        with urllib.request.urlopen(f"{shown}/health", timeout=5):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code not in (401, 403):  # a server that wants credentials, which MLflow knows how to give
+            raise UserError(f"{shown} answers {error.code} instead of being an MLflow server: {fix}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(f"the MLflow server {shown} cannot be reached ({reason}): {fix}") from error
+
+
+def _check_sqlite(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UserError(
+            f"{path.parent}, the folder of the MLflow store {path.name}, does not exist: "
+            "create it, or unset MLFLOW_TRACKING_URI"
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"the MLflow store {path} cannot be written: allow it, or set MLFLOW_TRACKING_URI to another")
+    if path.is_dir() or (path.exists() and not _looks_like_sqlite(path)):
+        raise UserError(f"{path} is not an SQLite file: move it away, or set MLFLOW_TRACKING_URI to another")
+
+
+def _looks_like_sqlite(path: Path) -> bool:
+    with path.open("rb") as f:
+        return f.read(16) in (b"", b"SQLite format 3\0")
