@@ -95,7 +95,7 @@ ENDS = {"faces": "the codes of two test faces", "prior": "two codes drawn from t
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A measure by which test faces are ranked, as it stands in a sentence. unit: "" where the title says it."""
+    """What a sentence calls a measure by which test faces are ranked. unit: "" where the title says it."""
 
     title: str
     unit: str = ""
@@ -108,9 +108,12 @@ RANKINGS = {
 }
 """Every other measure by which faces are ranked is a score of the model."""
 GALLERIES: dict[Place, tuple[str, str]] = {
-    "worst": ("Worst by {measure}", "The {n} test faces with the highest {measure} of {ranked}, highest first."),
-    "median": ("Around the median by {measure}", "The {n} test faces around the median {measure} of {ranked}, rising."),
-    "best": ("Best by {measure}", "The {n} test faces with the lowest {measure} of {ranked}, lowest first."),
+    "worst": ("Worst by {measure}", "The {n} of {ranked} test faces that rank highest by {measure}, highest first."),
+    "median": (
+        "Around the median by {measure}",
+        "The {n} of {ranked} test faces around the median of {measure}, rising.",
+    ),
+    "best": ("Best by {measure}", "The {n} of {ranked} test faces that rank lowest by {measure}, lowest first."),
 }
 """Place -> title and caption of a gallery, in the order of the page."""
 
@@ -122,7 +125,7 @@ def words_of(file: str) -> Words:
 
 
 def caption(picture: Picture, titles: Titles) -> str:
-    """What stands under a picture.
+    """The caption of a picture.
 
     Raises:
         UserError: the picture's facts lack one that its caption needs.
@@ -142,7 +145,7 @@ def _phrase(name: str, value: int | str | list[str], titles: Titles) -> str:
 
 
 def ranking(measure: str) -> Ranking:
-    """A measure by which test faces are ranked, as it stands in a sentence."""
+    """What a sentence calls a measure by which test faces are ranked."""
     return RANKINGS.get(measure) or Ranking(f"the model's own score ({measure})")
 
 

@@ -21,7 +21,7 @@ class LaidOut:
 
 @dataclass(frozen=True, slots=True)
 class Galleries:
-    """The galleries of one measure. title: the measure, as it stands in a sentence; unit: "" where that says it."""
+    """The galleries of one measure. title: what a sentence calls the measure; unit: "" where that says it."""
 
     title: str
     unit: str

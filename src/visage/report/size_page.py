@@ -22,7 +22,7 @@ REFERENCES = {
     "fd_attr128_floor": "Real faces in place of samples: FD attr",
     "probe_pixels": "16 × 16 pixels in place of codes: probe AUROC",
 }
-"""Measures that depend on no model -> what stands before the figure in the note under the table."""
+"""Measures that depend on no model -> the words before the figure in the note under the table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ Tests = Mapping[tuple[str, str, str], float]
 class Standout:
     """What stands out among the worst faces by one measure.
 
-    title: the measure, as it stands in a sentence. share: of all faces, in percent.
+    title: what a sentence calls the measure. share: of all faces, in percent.
     q: attribute -> q over all tests of the page.
     """
 
