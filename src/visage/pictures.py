@@ -25,11 +25,11 @@ def grid(images: NDArray[np.uint8], columns: int) -> Image.Image:
     factor = enlargement(size)
     side = size * factor
     rows = -(-n // columns)
-    canvas = np.full((rows * (side + GAP) - GAP, columns * (side + GAP) - GAP, 3), 255, np.uint8)
+    picture = np.full((rows * (side + GAP) - GAP, columns * (side + GAP) - GAP, 3), 255, np.uint8)
     for i, image in enumerate(images):
         top, left = (i // columns) * (side + GAP), (i % columns) * (side + GAP)
-        canvas[top : top + side, left : left + side] = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    return Image.fromarray(canvas)
+        picture[top : top + side, left : left + side] = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    return Image.fromarray(picture)
 
 
 def save(picture: Image.Image, path: Path) -> None:

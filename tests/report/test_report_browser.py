@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from visage.report.columns import COLUMNS
+from visage.report.table import COLUMNS
 
 CHROMIUM = os.environ.get("VISAGE_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -73,7 +73,7 @@ def test_groups_of_columns_are_switched(visit):
     assert shown(page) == headline
     page.locator("#size-16 [data-view=latents]").click()
     assert shown(page) == {
-        *("probe_auroc", "probe_pixels", "mig", "sap"),
+        *("probe_auroc", "mig", "sap"),
         *("dci_disentanglement", "dci_completeness", "dci_informativeness"),
     }
     pressed = page.locator("#size-16 [aria-pressed=true]")
@@ -110,6 +110,15 @@ def test_a_number_opens_its_protocol(visit, how):
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert number.evaluate("button => button === document.activeElement")
+
+
+def test_a_figure_without_a_model_has_its_protocol(visit):
+    page = visit()
+    page.locator('#size-16 [data-number="No model, 16 × 16 pixels|fd_attr128_floor"]').click()
+    text = page.locator("#protocol").inner_text()
+    assert "No model, 16 × 16 pixels: FD attr, floor" in text
+    assert "dvc repro reference" in text
+    assert "MLflow run" not in text
 
 
 def test_the_protocol_of_a_dash_and_of_several_seeds(visit):

@@ -1,8 +1,8 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import fake_runs
 import numpy as np
@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from visage.errors import UserError
-from visage.files import read_json, write_json
+from visage.files import read_json
 from visage.report import wording
-from visage.report.columns import COLUMNS
-from visage.report.page import build_report, stages
+from visage.report.page import build_report
+from visage.report.table import COLUMNS
+from visage.results import Results, read, write
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -145,46 +146,46 @@ def test_the_caption_repeats_the_protocol(source):
 
 
 def test_only_an_interval_below_one_half_is_inverted(page):
-    flagged = {run for run, row in page.rows.items() if "inverted" in row["ood_auroc"]["text"]}
+    flagged = {run for run, row in page.rows.items() if "inverted" in row["auroc"]["text"]}
     assert flagged == {"realnvp-16", "realnvp-32"}
 
 
 def protocols(source):
-    return json.loads(re.search(r'<script type="application/json" id="numbers">(.*?)</script>', source).group(1))
+    return json.loads(re.search(r'<script type="application/json" id="provenance">(.*?)</script>', source).group(1))
 
 
 def test_every_number_has_its_protocol(source):
     data = protocols(source)
-    for label, name in {tuple(key.split("|")) for key in re.findall(r'data-number="([^"]+)"', source)}:
-        assert data["figures"][label][name]
-        assert data["about"][name][0]
+    for label, key in {tuple(key.split("|")) for key in re.findall(r'data-number="([^"]+)"', source)}:
+        assert data["figures"][label][key]
+        assert data["about"][key][0]
     run, value, low, high, n, *places = data["figures"]["beta_vae-16"]["bits_per_dim"][0]
     assert (run, value, low, high, n) == ("beta_vae-16-0", 5.216, 5.216 - 0.02, 5.216 + 0.02, 400)
     words = [data["texts"][place] for place in places]
-    assert words == ["upper bound", "bits/dim", "", "d" * 64, "e" * 64]
-    assert data["runs"][run] == [0, "dvc repro evaluate@beta_vae-16-0"]
+    assert words == ["upper bound", "", "", "d" * 64, "e" * 64]
+    assert data["runs"][run] == [0, "dvc repro evaluate@beta_vae-16-0", "beta_vae-16-0"]
     assert [seed[0] for seed in data["figures"]["vae-16"]["psnr"]] == ["vae-16-0", "vae-16-1"]
+    seconds = data["figures"]["vae-16"]["sample_seconds_per_64"][0]
+    assert [data["texts"][place] for place in seconds[5:8]][1:] == ["seconds", "on cpu"]
 
 
-def test_the_two_stages_have_their_own_command():
-    class Run:
-        def __init__(self, name, first=None):
-            self.name, self.config = name, SimpleNamespace(first_stage=first)
-
-    first = Run("autoencoder-16-0")
-    commands = stages([first, Run("latent_diffusion-16-0", first), Run("vae-16-0")])
-    assert commands == {
-        "autoencoder-16-0": "dvc repro evaluate_two_stages@autoencoder-16-0",
-        "latent_diffusion-16-0": "dvc repro evaluate_two_stages@latent_diffusion-16-0",
-        "vae-16-0": "dvc repro evaluate@vae-16-0",
-    }
+def test_figures_that_need_no_model_are_lines_and_a_note(project, source, page):
+    text = " ".join(" ".join(page.text).split())
+    note = r"Real faces in place of samples: FD attr 4.000 ; 16 × 16 pixels in place of codes: probe AUROC .780 \."
+    assert len(re.findall(note, text)) == 2  # at both sizes
+    assert not {"fd_attr128_floor", "probe_pixels"} & {key for row in page.rows.values() for key in row}
+    chart = source[source.index('id="chart-fd_attr128-16"') :]
+    assert "real faces" in chart[: chart.index("</figure>")]
+    data = protocols(source)
+    run, value, *_ = data["figures"]["No model, 16 × 16 pixels"]["fd_attr128_floor"][0]
+    assert (data["runs"][run], value) == ([None, "dvc repro reference", ""], 4.0)
 
 
 def heatmap(source, start):
     """Row title -> (side, strength, text) of its cells, in the first board after a place."""
     table = source[source.index('<table class="heatmap">', source.index(start)) :]
     table = table[: table.index("</table>")]
-    title = r'<th scope="row">(?:<span[^>]*></span>)?(.*?)</th>'
+    title = r'<th scope="row"[^>]*>(?:<span[^>]*></span>)?(.*?)</th>'
     cell = r'<td class="heat (\w+)" style="--strength:([\d.]+)"[^>]*>(?:<span[^>]*>|<button[^>]*>)([^<]+)<'
     rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)[1:]
     return {re.sub("<.*?>", "", re.search(title, row).group(1)): re.findall(cell, row) for row in rows}
@@ -192,29 +193,73 @@ def heatmap(source, start):
 
 def test_the_board_has_every_model_every_set_and_the_baselines(source):
     rows = heatmap(source, 'id="ood-16"')
-    assert list(rows)[:4] == ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16"]
-    assert rows["grey no model"] == [("high", "0.940", ".970")] + 3 * [("even", "0.000", "–")]
+    assert list(rows) == [
+        *("vae-16", "beta_vae-16", "dcgan-16", "realnvp-16"),
+        *(f"{name} no model" for name in fake_runs.BASELINES),
+    ]
+    assert rows["grey no model"] == [("high", "0.940", ".970")] + 4 * [("even", "0.000", "–")]
     side, strength, text = rows["realnvp-16"][0]
     assert (side, text) == ("low", ".215")
     assert float(strength) == pytest.approx(1 - 2 * 0.215, abs=0.002)
-    assert [side for side, _, _ in rows["vae-16"]][1:3] == ["low", "high"]
+    assert [side for side, _, _ in rows["vae-16"]][2:4] == ["low", "high"]
 
 
-def test_other_scores_are_measured_from_what_was_kept(project, source):
+def test_sets_are_columns_with_the_headline_first(source):
+    board = source[source.index('<table class="heatmap">') :]
+    heads = re.findall(r'<th scope="col" title="([^"]*)">([^<]+)', board[: board.index("</thead>")])
+    assert [title for _, title in heads] == [
+        *("drawn clothes", "SVHN"),
+        *("one random colour", "uniform noise", "mirrored faces"),
+    ]
+    assert heads[0][0] == heads[1][0] != heads[2][0] == "no complexity at all"
+
+
+def test_a_set_that_comes_first_is_the_headline_of_sentences_and_charts(small):
+    """The page takes the order of sets, and what they are called, from the reference alone."""
+    sets = [replace(fake_runs.SETS[0], title="boots & shoes"), *fake_runs.SETS[1:]]
+    fake_runs.reference(small, 16, sets)
+    build_report(["vae-16-0"], small, small / "report")
+    text = (small / "report/index.html").read_text(encoding="utf-8")
+    assert "gives boots &amp; shoes a lower likelihood bound" in text
+    assert "Telling boots &amp; shoes from faces" in text
+    assert "The 16 images of boots &amp; shoes" in text
+
+
+def test_every_score_of_a_model_has_its_row(project, source):
     rows = heatmap(source, 'id="run-beta_vae-16"')
-    with np.load(project / "runs/beta_vae-16-0/evaluate/scores.npz") as kept:
-        inside, outside = kept["test/recon"], kept["suite.constant/recon"]
-    expected = (outside[:, None] > inside).mean() + (outside[:, None] == inside).mean() / 2
-    assert rows["recon"][1][2] == wording.share(expected)
-    number = protocols(source)["figures"]["beta_vae-16"]["suite/constant/recon"][0]
-    assert number[1] == pytest.approx(expected, abs=1e-12)
-    assert number[4] == fake_runs.N + fake_runs.K
+    assert list(rows)[:4] == ["nll", "typicality", "recon", "grey no model"]
+    records = read(project / "runs/beta_vae-16-0/evaluate/results.json", Results).records
+    found = {(record.images, record.score): record.value for record in records if record.metric == "auroc"}
+    for score in ("nll", "recon", "typicality"):
+        cells = dict(zip((images.name for images in fake_runs.SETS), rows[score], strict=True))
+        for images, (_, _, text) in cells.items():
+            assert text == (wording.share(found[images, score]) if (images, score) in found else "–")
+    assert [cell[2] for cell in rows["recon"]].count("–") == 1
+    part = source[source.index('id="run-beta_vae-16"') :]
+    assert 'title="this score was not measured on this set"' in part
+    assert 'title="squared error of the reconstruction"' in part  # what the score is
+
+
+def test_a_score_that_is_not_defined_says_why(small):
+    path = small / "runs/vae-16-0/evaluate/results.json"
+    results = read(path, Results)
+    records = [
+        replace(record, kind="undefined", value=None, ci95=None, note="the score is NaN for some images")
+        if (record.images, record.score) == ("noise", "nll")
+        else record
+        for record in results.records
+    ]
+    write(path, replace(results, records=records))
+    build_report(["vae-16-0"], small, small / "report")
+    text = (small / "report/index.html").read_text(encoding="utf-8")
+    assert heatmap(text, 'id="ood-16"')["vae-16"][3] == ("even", "0.000", "–")
+    assert 'title="the score is NaN for some images"' in text
 
 
 def test_tripwires_are_named_at_the_top(source, page):
     text = " ".join(" ".join(page.text).split())
     assert "1 tripwire tripped: vae-16 (posterior collapse, seed 1)" in text
-    assert source.count('<details class="wire tripped">') == 1
+    assert source.count('<details class="tripwire tripped">') == 1
     assert "seed 0: 51 of 64 latent units are active; seed 1: 3 of 64 latent units are active" in text
     assert "– codebook collapse" in text
     assert "1 tripped" in re.search(r'<tr data-run="vae-16".*?</th>', source, re.DOTALL).group()
@@ -239,6 +284,7 @@ def test_galleries_show_worst_median_and_best_with_their_attributes(source):
     assert part.count('class="cut"') == 3 * fake_runs.GALLERY
     assert part.count("url(data:image/webp") == 3
     assert "<b>0.0900</b>Smiling, Eyeglasses, Male" in part
+    assert "The 16 of 400 test faces that rank highest by bits per dimension, highest first." in part
 
 
 def test_findings_follow_the_intervals(page):
@@ -255,18 +301,18 @@ def test_drawn_faces_are_unmistakable(page):
     assert "CelebA photographs" not in " ".join(page.text)
 
 
-def test_celeba_is_named_and_text_from_files_escaped(small):
-    fake_runs.card(small, "celeba", "fashion_mnist")
-    path = small / "runs/dcgan-16-0/evaluate/records.json"
-    records = read_json(path)
-    records[0]["note"] = '<script>alert("x")</script>'
-    records[0]["unit"] = "</script><script>alert(1)</script>"
-    write_json(path, records)
+def test_faces_are_named_by_the_card_and_text_from_files_is_escaped(small):
+    fake_runs.card(small, "CelebA photographs", "Fashion-MNIST")
+    path = small / "runs/dcgan-16-0/evaluate/results.json"
+    results = read(path, Results)
+    evil = [replace(results.records[0], note='<script>alert("x")</script>')]
+    evil.append(replace(results.records[1], note="</script><script>alert(1)</script>"))
+    write(path, replace(results, records=evil + results.records[2:]))
     build_report(["dcgan-16-0"], small, small / "report")
     text = (small / "report/index.html").read_text(encoding="utf-8")
     assert "Trained on CelebA photographs" in text
+    assert "Other images: Fashion-MNIST, SVHN" in text
     assert "drawn faces" not in text
-    assert "drawn clothes" not in text
     assert "No tripwire tripped" in text
     assert "<script>alert" not in text
     assert "</script><script>alert(1)</script>" in protocols(text)["texts"]
@@ -324,26 +370,37 @@ def test_same_files_give_the_same_report(small):
 
 
 LOSSES = [
-    (["runs/vae-16-0/evaluate"], "not evaluated yet"),
-    (["runs/vae-16-0/train", "metrics/cost"], "not trained yet"),
+    (["runs/vae-16-0/evaluate/results.json"], "not evaluated yet"),
+    (["runs/vae-16-0/train/run.json", "metrics/cost/train/vae-16-0.json"], "not trained yet"),
+    (["metrics/cost/evaluate/vae-16-0.json"], "not recorded"),
+    (["data/reference/16/results.json"], "figures that depend on no model are left out"),
+    (["data/processed/card.json"], "card.json is missing"),
     (
-        [f"runs/vae-16-0/evaluate/{file}" for file in ("scores.npz", "failures.json", "samples.png", "suite.json")]
-        + [f"runs/vae-16-0/evaluate/{file}" for file in ("tripwires.json", "enrichment.json", "abilities.json")]
-        + ["runs/vae-16-0/train/history.csv", "runs/vae-16-0/train/validation.csv", "data/processed/card.json"],
-        "card.json is missing",
+        [f"runs/vae-16-0/evaluate/{file}" for file in ("scores.npz", "samples.png", "worst_recon_mse.png")]
+        + ["runs/vae-16-0/train/history.csv", "runs/vae-16-0/train/validation.csv"],
+        "Not there yet",
     ),
 ]
 
 
 @pytest.mark.parametrize(("lost", "said"), LOSSES)
 def test_missing_parts_are_named_and_break_nothing(small, lost, said):
-    for path in (small / name for name in lost):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in lost:
+        (small / name).unlink()
     build_report(["vae-16-0"], small, small / "report")
     text = (small / "report/index.html").read_text(encoding="utf-8")
     assert said in text
     assert all(name in text for name in lost)
     assert Page(text).rows["vae-16"]["bits_per_dim"]["text"].strip()
+
+
+def test_without_a_reference_the_board_has_the_sets_of_the_runs(small):
+    shutil.rmtree(small / "data/reference")
+    build_report(["vae-16-0"], small, small / "report")
+    rows = heatmap((small / "report/index.html").read_text(encoding="utf-8"), 'id="ood-16"')
+    assert [text for _, _, text in rows["vae-16"]][:1] == [".824"]
+    assert len(rows["vae-16"]) == 5
+    assert list(rows) == ["vae-16"]
 
 
 def test_no_runs_at_all_says_what_to_do(tmp_path):
@@ -353,17 +410,31 @@ def test_no_runs_at_all_says_what_to_do(tmp_path):
             build_report(names, tmp_path, tmp_path / "report")
 
 
-def test_bad_files_are_named(small):
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("runs/vae-16-0/evaluate/results.json", '{"version": 1}', r"results\.json: version"),
+        ("runs/vae-16-0/train/run.json", "{", r"run\.json: Invalid JSON"),
+        ("runs/vae-16-0/train/history.csv", "step\n1\n", r"history\.csv has no column kimg"),
+        ("runs/vae-16-0/train/validation.csv", "", r"validation\.csv is no table"),
+        ("runs/vae-16-0/evaluate/scores.npz", "no arrays", r"scores\.npz cannot be read"),
+        ("runs/vae-16-0/evaluate/samples.png", "", r"samples\.png is no picture"),
+        ("metrics/cost/train/vae-16-0.json", "{}", r"train/vae-16-0\.json: train_pflop"),
+        ("data/reference/16/results.json", "[]", r"reference/16/results\.json: "),
+        ("data/processed/card.json", "{}", r"card\.json: source"),
+    ],
+)
+def test_damaged_files_are_named(small, file, content, said):
+    (small / file).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=said) as error:
+        build_report(["vae-16-0"], small, small / "report")
+    assert "\n" not in str(error.value)
+    assert "dvc repro" in str(error.value)
+
+
+def test_a_run_without_a_config_is_named(small):
     with pytest.raises(UserError, match=r"configs/vae-99-0\.json is missing"):
         build_report(["vae-99-0"], small, small / "report")
-    wires = small / "runs/vae-16-0/evaluate/tripwires.json"
-    write_json(wires, [{"name": "mode_collapse"}])
-    with pytest.raises(UserError, match=r"tripwires\.json has no 'verdict'"):
-        build_report(["vae-16-0"], small, small / "report")
-    wires.unlink()
-    (small / "runs/vae-16-0/train/run.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"run\.json is no JSON"):
-        build_report(["vae-16-0"], small, small / "report")
 
 
 def test_kinds_are_written_in_one_order(page, source):

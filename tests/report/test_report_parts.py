@@ -1,20 +1,26 @@
 import base64
 import io
+import re
+from dataclasses import replace
 
 import fake_runs
 import numpy as np
 import pytest
 from PIL import Image
 
-from visage.files import write_json
+from visage.errors import UserError
+from visage.measures.table import BY_KEY, MEASURES
 from visage.pictures import grid, save
-from visage.report import images, wording
-from visage.report.canvas import looks
-from visage.report.columns import BY_KEY
+from visage.report import captions, images, wording
+from visage.report.chapters import CHAPTERS
 from visage.report.curves import POINTS, thin
-from visage.report.entries import Pooled, entries
-from visage.report.load import Record, load_run
-from visage.report.table import paired_difference, verdicts
+from visage.report.figures import Figure, Key, Pooled, figure_of
+from visage.report.load import load_run
+from visage.report.models import models_of
+from visage.report.ood import sets_of
+from visage.report.plotting import looks
+from visage.report.table import difference_between, verdicts
+from visage.results import Gallery, ImageSet, PerImage, Picture, TrainingCost, read, write
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -33,7 +39,7 @@ def test_other_pictures_are_inlined_whole(tmp_path):
 
 def test_a_sheet_places_each_face_with_its_reconstruction(tmp_path):
     shades = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
-    save(grid(fake_runs.interleave(shades[:10], shades[10:], 5), 5), tmp_path / "worst.png")
+    save(grid(fake_runs.pairs(shades[:10], shades[10:], 5), 5), tmp_path / "worst.png")
     sheet = images.sheet(tmp_path / "worst.png", 16, 10)
     assert (sheet.high, sheet.image.width) == (2, 5 * 17 - 1)
     # CSS: p % puts the point at p % of the picture over the point at p % of the box
@@ -75,15 +81,15 @@ def test_a_recipe_has_one_colour_and_a_size_one_dash(tmp_path):
     names = ["vae-16-0", "vae-16-1", "dcgan-16-0", "vae-32-0", "dcgan-32-0"]
     for name in names:
         fake_runs.configure(tmp_path, name)
-    shown = entries([load_run(name, tmp_path) for name in names])
-    assert [(entry.label, len(entry.runs)) for entry in shown][:2] == [("vae-16", 2), ("dcgan-16", 1)]
+    shown = models_of([load_run(name, tmp_path) for name in names])
+    assert [(model.label, len(model.runs)) for model in shown][:2] == [("vae-16", 2), ("dcgan-16", 1)]
     look = looks(shown)
     assert look["vae-16"].color == look["vae-32"].color != look["dcgan-16"].color == look["dcgan-32"].color
     assert look["vae-16"].dash == look["dcgan-16"].dash != look["vae-32"].dash == look["dcgan-32"].dash
 
 
 def figure(value, ci95=None, n=400, kind="exact", note=""):
-    return Record("x", value, "", "undefined" if value is None else kind, n, ci95, note, "d", "m")
+    return Figure(value, "undefined" if value is None else kind, n, ci95, note)
 
 
 def test_seeds_are_pooled():
@@ -112,34 +118,22 @@ def test_inverted_needs_the_whole_interval_of_every_seed(intervals, inverted):
 @pytest.fixture
 def rivals(tmp_path):
     """Two models, 400 images; the second one's values are written by the test."""
-    fake_runs.project(tmp_path, [])
-    for name in ("vae-16-0", "beta_vae-16-0"):
-        fake_runs.configure(tmp_path, name)
 
     def build(values, others, rows=None, hashes=("d", "d"), kinds=("exact", "exact")):
-        for i, (name, array) in enumerate((("vae-16-0", values), ("beta_vae-16-0", others))):
-            folder = tmp_path / "runs" / name / "evaluate"
-            folder.mkdir(parents=True)
+        names = ("vae-16-0", "beta_vae-16-0")
+        for i, (name, array) in enumerate(zip(names, (values, others), strict=True)):
+            config, folder = fake_runs.configure(tmp_path, name), tmp_path / "runs" / name / "evaluate"
             index = np.arange(len(array)) if rows is None or i == 0 else rows
-            np.savez(folder / "scores.npz", **{"value/recon_mse": array, "test_index": index})
-            record = fake_runs.record("recon_mse", float(np.mean(array)), kinds[i], data_hash=hashes[i])
-            write_json(folder / "records.json", [record])
-        return entries([load_run(name, tmp_path) for name in ("vae-16-0", "beta_vae-16-0")])
+            PerImage({"test": index}, {}, {"recon_mse": array}).save(folder / "scores.npz")
+            records = [fake_runs.record("recon_mse", float(np.mean(array)), kinds[i])]
+            about = fake_runs.results(config, fake_runs.per_image(config))
+            write(folder / "results.json", replace(about, records=records, data_hash=hashes[i]))
+        return models_of([load_run(name, tmp_path) for name in names])
 
     return build
 
 
 NOISE = np.random.default_rng(0).normal(0, 1, (2, 400))
-
-
-def test_the_paired_interval_is_that_of_the_mean_difference(rivals):
-    """Images differ by 100 times as much as models: only the pairs tell them apart."""
-    difference = 0.2 + NOISE[1]
-    mine, theirs = rivals(100 * NOISE[0], 100 * NOISE[0] + difference)
-    mean, low, high, n = paired_difference(theirs, mine, "recon_mse")
-    assert (mean, n) == (pytest.approx(difference.mean()), 400)
-    half = 1.96 * difference.std() / 20
-    assert (low, high) == (pytest.approx(mean - half, abs=0.02), pytest.approx(mean + half, abs=0.02))
 
 
 @pytest.mark.parametrize(("shift", "flag"), [(0.05, "tied with the best"), (0.2, "")])
@@ -149,21 +143,112 @@ def test_ties_are_those_whose_interval_has_zero(rivals, shift, flag):
     assert (found["vae-16"].flag, found["beta_vae-16"].flag) == ("best", flag)
 
 
-def test_pairs_are_formed_by_row_on_the_images_that_both_have(rivals):
+def test_models_are_compared_on_the_images_that_both_have(rivals):
     values = NOISE[0]
     mine, theirs = rivals(values, values[100:300] + 1, rows=np.arange(100, 300))
-    assert paired_difference(theirs, mine, "recon_mse") == (pytest.approx(1), pytest.approx(1), pytest.approx(1), 200)
+    assert difference_between(theirs, mine, "recon_mse") == (pytest.approx(1), pytest.approx(1), pytest.approx(1), 200)
 
 
 @pytest.mark.parametrize("more", [{"hashes": ("d", "other")}, {"rows": np.arange(400, 800)}])
 def test_other_images_are_never_paired(rivals, more):
     mine, theirs = rivals(NOISE[0], NOISE[0] + 1, **more)
-    assert paired_difference(theirs, mine, "recon_mse") is None
+    assert difference_between(theirs, mine, "recon_mse") is None
 
 
 def test_kinds_have_their_own_best(rivals):
     shown = rivals(NOISE[0], NOISE[0] + 1, kinds=("exact", "estimate"))
     assert verdicts(shown, BY_KEY["recon_mse"]) == {}
+
+
+FACTS = {
+    "samples": {"shown": 64},
+    "interpolation": {"steps": 8, "ends": "prior"},
+    "translations": {"domains": ["No_Beard", "Beard"]},
+    "variants": {"names": ["ddim", "ddpm"]},
+    "wanted_attributes": {"attributes": ["Wearing_Hat", "Smiling"]},
+    "guidance": {"scales": ["0.5", "1"]},
+    "memorization": {"shown": 16, "samples": 500},
+    "duplicates": {"shown": 16},
+    "ood_lowest": {"shown": 12, "score": "nll", "images": "svhn"},
+    "typicality": {"score": "recon"},
+    "reconstructions": {},
+    "inpainting": {},
+}
+SAID = {
+    "samples": "The first 64 faces",
+    "interpolation": "in 8 equal steps between two codes drawn from the prior",
+    "translations": "No Beard, Beard",
+    "variants": "ddim, ddpm",
+    "wanted_attributes": "Wearing Hat, Smiling",
+    "guidance": "0.5, 1",
+    "memorization": "The 16 of 500 samples",
+    "duplicates": "The 16 samples",
+    "ood_lowest": "The 12 images of house numbers to which the model gives the lowest scores (nll)",
+    "typicality": "(recon)",
+}
+
+
+@pytest.mark.parametrize("stem", captions.PICTURES)
+def test_every_picture_has_its_chapter_and_a_caption_with_its_facts(stem):
+    text = captions.caption(Picture(f"{stem}.png", 8, 2, FACTS[stem]), {"svhn": "house numbers"})
+    assert SAID.get(stem, "") in text
+    assert re.fullmatch(r"[A-Z][^{}_]*\.", text)
+    assert captions.PICTURES[stem].chapter in CHAPTERS
+
+
+def test_a_new_kind_of_picture_needs_no_caption():
+    assert captions.words_of("slow_walk.png").title == "Slow walk"
+    assert captions.words_of("slow_walk.png").chapter in CHAPTERS
+    assert captions.caption(Picture("slow_walk.png", 8, 2, {"shown": 3}), {}) == ""
+
+
+def test_a_caption_without_its_facts_names_the_picture():
+    with pytest.raises(UserError, match=r"no fact 'shown' about samples\.png"):
+        captions.caption(Picture("samples.png", 8, 2), {})
+
+
+@pytest.mark.parametrize(
+    ("measure", "place", "words"),
+    [
+        ("recon_mse", "worst", "The 0 of 400 test faces that rank highest by reconstruction error"),
+        ("bits_per_dim", "median", "around the median of bits per dimension"),
+        ("discriminator", "best", "rank lowest by the model's own score (discriminator)"),
+    ],
+)
+def test_a_gallery_says_which_faces_it_has(measure, place, words):
+    gallery = Gallery(measure, place, "faces.png", 400, [])
+    assert words in captions.gallery_words(gallery)[1]
+
+
+def test_sets_are_described_by_their_titles_or_by_the_table():
+    reference = [
+        ImageSet("cats", "external", 9, "my cats"),
+        ImageSet("blur", "derived", 9),
+        ImageSet("new", "subset", 9),
+    ]
+    about = fake_runs.schema.Reference(2, 16, "d", "", "none", reference, [])
+    cats, blur, new = sets_of(about, [])
+    assert (cats.title, cats.isolates[:10]) == ("my cats", "everything")
+    assert (blur.title, blur.isolates) == ("blurred faces", "low complexity, the face kept")
+    assert (new.title, new.isolates) == ("new", "")
+
+
+def test_training_costs_count_the_first_stage(tmp_path):
+    fake_runs.project(tmp_path, ["dcgan-16-0"])
+    path = tmp_path / "metrics/cost/train/dcgan-16-0.json"
+    cost = read(path, TrainingCost)
+    write(path, replace(cost, first_stage=replace(cost, train_pflop=2.0, seconds=185.0)))
+    run = load_run("dcgan-16-0", tmp_path)
+    pflop, seconds = (figure_of(run, Key(metric)) for metric in ("train_pflop", "seconds"))
+    assert pflop.value == pytest.approx(cost.train_pflop + 2)
+    assert pflop.note == "2.00 PFLOP of it for the first stage"
+    assert seconds.value == pytest.approx(cost.seconds + 185)
+    assert seconds.note == "on cpu; 3\u202fmin 5\u202fs of it for the first stage"
+    assert figure_of(run, Key("images_per_second")).value == cost.images_per_second
+
+
+def test_every_format_of_the_table_can_be_written():
+    assert all(wording.WRITE[measure.format](0.5) for measure in MEASURES)
 
 
 @pytest.mark.parametrize(

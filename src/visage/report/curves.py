@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from visage.report.canvas import DASHES, Drawing, Look, canvas
-from visage.report.entries import Entry
+from visage.report.models import Model
+from visage.report.plotting import DASHES, Drawing, Look, plot
 
 POINTS = 150
 """A longer curve is averaged in blocks down to this many points."""
@@ -52,16 +52,16 @@ TERMS = {
     "distortion": ("Distortion (reconstruction)", "nats per image"),
     "grad_norm": ("Gradient norm", "L2 norm before clipping"),
 }
-"""Titles and units of the terms that every model's history has or many share; others go by their own name."""
+"""Titles and units of the terms that every model's history has or many share; others go by their names."""
 
 
-def training_curves(entry: Entry, look: Look) -> list[Drawing]:
+def training_curves(model: Model, look: Look) -> list[Drawing]:
     """One figure per logged term of the first run, all players together, and the validation likelihood of every run."""
     kept: list[Drawing] = []
-    run = entry.first
+    run = model.first
     for term, columns in terms(run.history).items():
         title, unit = TERMS.get(term, (term.replace("_", " ").capitalize(), ""))
-        with canvas(kept, f"{entry.label}-{term}", title, KIMG, unit) as axes:
+        with plot(kept, f"{model.label}-{term}", title, KIMG, unit) as axes:
             curves = []
             for column, dash in zip(columns, itertools.cycle(DASHES)):
                 row = run.history[["kimg", column]].dropna()
@@ -72,7 +72,7 @@ def training_curves(entry: Entry, look: Look) -> list[Drawing]:
                 axes.set_yscale("log")
             else:
                 frame_curves(axes, curves)
-    kept += _validations(f"{entry.label}-validation", "Validation", [(entry, look)])
+    kept += _validations(f"{model.label}-validation", "Validation", [(model, look)])
     return kept
 
 
@@ -86,22 +86,22 @@ def terms(history: pd.DataFrame) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda item: order.get(item[0], 5)))
 
 
-def validation_curves(shown: Iterable[Entry], look: Mapping[str, Look], size: int) -> list[Drawing]:
+def validation_curves(models: Iterable[Model], look: Mapping[str, Look], size: int) -> list[Drawing]:
     """Bits per dimension of the validation images over the training, all runs that have them."""
-    lines = [(entry, look[entry.label]) for entry in shown]
+    lines = [(model, look[model.label]) for model in models]
     return _validations(f"validation-{size}", "Validation over training", lines)
 
 
-def _validations(name: str, title: str, lines: Sequence[tuple[Entry, Look]]) -> list[Drawing]:
+def _validations(name: str, title: str, lines: Sequence[tuple[Model, Look]]) -> list[Drawing]:
     """Every seed has its line; the first seed's has the marks."""
     kept: list[Drawing] = []
-    having = [(entry, look) for entry, look in lines if any(len(run.validation) for run in entry.runs)]
+    having = [(model, look) for model, look in lines if any(len(run.validation) for run in model.runs)]
     if having:
-        with canvas(kept, name, title, KIMG, "bits per dimension") as axes:
-            for entry, look in having:
-                for run in entry.runs:
+        with plot(kept, name, title, KIMG, "bits per dimension") as axes:
+            for model, look in having:
+                for run in model.runs:
                     x, y = run.validation["kimg"], run.validation["bits_per_dim"]
-                    first = run is entry.first
-                    style = {"marker": look.marker, "label": entry.label} if first else {"alpha": 0.5, "lw": 0.8}
+                    first = run is model.first
+                    style = {"marker": look.marker, "label": model.label} if first else {"alpha": 0.5, "lw": 0.8}
                     axes.plot(x, y, color=look.color, ls=look.dash, ms=4, **style)
     return kept

@@ -1,249 +1,215 @@
-"""The charts that compare models, and those of one model's scores."""
+"""The numbers of the page: one figure of a run or of the reference, and the same figure of several seeds together."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
+from typing import NamedTuple
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
-
-from visage.report.canvas import DASHES, INK, Drawing, Look, canvas
-from visage.report.entries import Entry, Pooled
+from visage.measures.table import BY_KEY
 from visage.report.load import Run
-from visage.report.wording import share
+from visage.report.wording import WRITE
+from visage.results import Record, Reference, TrainingCost
 
-BOUNDS = {"upper_bound": "<", "lower_bound": ">"}
-"""Marks of bounds on a horizontal axis: triangles that point to where the true value lies."""
-VERTICAL = {"upper_bound": "v", "lower_bound": "^"}
-"""The same on a vertical one."""
-WIDE = 40.0
-"""Positive values that differ by a larger factor are drawn on a logarithmic scale."""
+NOT_EVALUATED = "not evaluated yet: run `dvc repro`"
+NOT_TRAINED = "not trained yet: run `dvc repro`"
+NOT_MEASURED = "this score was not measured on this set"
+INDICATIVE = 1000
+"""A figure from fewer images is an indication, not a result."""
+
+
+class Key(NamedTuple):
+    """Which figure is meant.
+
+    metric: a row of `visage.measures.table`.
+    images, score: of a figure about other images; "" for the headline set and the model's default score.
+    """
+
+    metric: str
+    images: str = ""
+    score: str = ""
+
+    def __str__(self) -> str:
+        """The name by which the page's script finds the figure."""
+        return " ".join(part for part in self if part)
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One model's place in a chart. x: None where the chart has one axis."""
+class Figure:
+    """A number and what is needed to judge it.
 
-    label: str
-    look: Look
-    y: Pooled
-    x: Pooled | None = None
+    value: None exactly where kind is "undefined"; `note` then holds the reason.
+    kind: a key of `wording.KINDS`. n: images behind it, 0 where it is not about images. ci95: its 95 % interval.
+    """
+
+    value: float | None
+    kind: str
+    n: int = 0
+    ci95: tuple[float, float] | None = None
+    note: str = ""
+
+
+def undefined(reason: str) -> Figure:
+    """A gap with its reason."""
+    return Figure(None, "undefined", note=reason)
+
+
+def figure_of(run: Run, key: Key) -> Figure:
+    """A figure of a run, from its evaluation or from its costs; undefined, with the reason, where nothing wrote it."""
+    if key.metric in COSTS:
+        return COSTS[key.metric](run)
+    if not run.evaluated:
+        return undefined(NOT_EVALUATED)
+    record = run.results.find(*key)
+    if record is None:
+        return undefined(NOT_MEASURED if key.images else f"the evaluation wrote no {key.metric}")
+    return _recorded(record)
+
+
+def reference_figure(reference: Reference, key: Key) -> Figure:
+    """A figure that depends on no model; undefined, with the reason, where nothing wrote it."""
+    record = reference.find(*key)
+    if record is None:
+        return undefined(NOT_MEASURED if key.images else f"the reference has no {key.metric}")
+    return _recorded(record)
+
+
+def _recorded(record: Record) -> Figure:
+    return Figure(record.value, record.kind, record.n, record.ci95, record.note)
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+def _parameters(run: Run) -> Figure:
+    return Figure(run.training.parameters.total, "counted") if run.training else undefined(NOT_TRAINED)
+
+
+def _images_shown(run: Run) -> Figure:
+    return Figure(run.training.images_shown / 1000, "counted") if run.training else undefined(NOT_TRAINED)
+
+
+def _train_pflop(run: Run) -> Figure:
+    cost = run.training_cost
+    if cost is None:
+        return _no_training_cost(run)
+    return _with_first_stage("train_pflop", "counted", [stage.train_pflop for stage in _stages(cost)])
+
+
+def _seconds(run: Run) -> Figure:
+    cost = run.training_cost
+    if cost is None:
+        return _no_training_cost(run)
+    return _with_first_stage("seconds", "measured", [stage.seconds for stage in _stages(cost)], cost.footprint.device)
+
+
+def _images_per_second(run: Run) -> Figure:
+    cost = run.training_cost
+    return _clocked(cost.images_per_second, cost.footprint.device) if cost else _no_training_cost(run)
+
+
+def _peak_memory(run: Run) -> Figure:
+    cost = run.training_cost
+    return _clocked(cost.footprint.peak_memory_mb, cost.footprint.device) if cost else _no_training_cost(run)
+
+
+def _sample_gflop(run: Run) -> Figure:
+    gflop = run.evaluation_cost.sample_gflop if run.evaluation_cost else None
+    return _no_sampling_cost(run) if gflop is None else Figure(gflop, "counted")
+
+
+def _sample_seconds(run: Run) -> Figure:
+    cost = run.evaluation_cost
+    if cost is None or cost.sample_seconds_per_64 is None:
+        return _no_sampling_cost(run)
+    return _clocked(cost.sample_seconds_per_64, cost.footprint.device)
+
+
+COSTS: dict[str, Callable[[Run], Figure]] = {
+    "parameters": _parameters,
+    "kimg": _images_shown,
+    "train_pflop": _train_pflop,
+    "seconds": _seconds,
+    "images_per_second": _images_per_second,
+    "peak_memory_mb": _peak_memory,
+    "sample_gflop": _sample_gflop,
+    "sample_seconds_per_64": _sample_seconds,
+}
+"""Figures that do not come from the records of an evaluation."""
+
+
+def _stages(cost: TrainingCost) -> list[TrainingCost]:
+    """The training and, after it, those of its first stages."""
+    return [cost, *_stages(cost.first_stage)] if cost.first_stage else [cost]
+
+
+def _with_first_stage(metric: str, kind: str, costs: Sequence[float], device: str = "") -> Figure:
+    """The sum of the costs of all stages; the note says how much of it went into the first stage."""
+    write, unit = WRITE[BY_KEY[metric].format], BY_KEY[metric].unit
+    words = write(sum(costs[1:])) + (f" {unit}" if BY_KEY[metric].format != "duration" else "")
+    notes = [f"on {device}" if device else "", f"{words} of it for the first stage" if len(costs) > 1 else ""]
+    return Figure(sum(costs), kind, note="; ".join(note for note in notes if note))
+
+
+def _clocked(value: float, device: str) -> Figure:
+    return Figure(value, "measured", note=f"on {device}")
+
+
+def _no_training_cost(run: Run) -> Figure:
+    return undefined("not recorded" if run.training else NOT_TRAINED)
+
+
+def _no_sampling_cost(run: Run) -> Figure:
+    return undefined(run.results.abilities.get("Samples") or ("not recorded" if run.training else NOT_TRAINED))
+
+
+# --- several seeds ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A value to compare with, and what it is."""
+class Pooled:
+    """One figure of all seeds, undefined ones included, in the order of the seeds."""
 
-    value: float
-    text: str
+    figures: Sequence[Figure]
 
+    @property
+    def defined(self) -> list[Figure]:
+        """Those that have a value."""
+        return [figure for figure in self.figures if figure.value is not None]
 
-def wide(values: Sequence[float]) -> bool:
-    """Whether only a logarithmic scale shows all of them."""
-    return min(values) > 0 and max(values) > WIDE * min(values)
+    @property
+    def values(self) -> list[float]:
+        """The values that there are."""
+        return [figure.value for figure in self.figures if figure.value is not None]
 
+    @property
+    def value(self) -> float | None:
+        """Their mean; None where no seed has one."""
+        return fmean(self.values) if self.values else None
 
-def logarithmic(axis: Axis, values: Sequence[float]) -> None:
-    """Plain numbers, so few that they do not run into each other."""
-    decades = np.log10(max(values) / min(values))
-    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    @property
+    def kind(self) -> str:
+        """What kind of number it is: the same for every seed, as they share their model."""
+        return self.defined[0].kind if self.defined else "undefined"
 
+    @property
+    def reason(self) -> str:
+        """Why there is no value; "" where there is one."""
+        return "" if self.defined else self.figures[0].note
 
-def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Sequence[Line] = ()) -> list[Drawing]:
-    """One measure of all models: a mark with its 95 % interval, or the mean with a small mark for every seed."""
-    kept: list[Drawing] = []
-    values = [value for point in points for value in point.y.values]
-    if sum(point.y.value is not None for point in points) < 2:
-        return kept
-    with canvas(kept, name, title, unit, "", 0.8 + 0.24 * len(points), legend=False) as axes:
-        if wide(values):
-            axes.set_xscale("log")
-            logarithmic(axes.xaxis, values)
-        else:
-            axes.locator_params(axis="x", nbins=5)  # long numbers must not run into each other
-        for y, point in enumerate(points):
-            color, pooled = point.look.color, point.y
-            if len(pooled.values) > 1:
-                axes.plot(pooled.values, [y] * len(pooled.values), "|", color=color, ms=8, mew=1.2)
-            elif pooled.spread:
-                axes.plot(pooled.spread, [y, y], color=color, lw=2.2, alpha=0.55, solid_capstyle="round")
-            if pooled.value is not None:
-                axes.plot([pooled.value], [y], BOUNDS.get(pooled.kind, point.look.marker), color=color, ms=6.5)
-        axes.set_yticks(range(len(points)), [point.label for point in points])
-        axes.set_ylim(len(points) - 0.5, -0.5)
-        axes.margins(x=0.08)
-        axes.grid(axis="y", visible=False)
-        if title.endswith("AUROC"):
-            axes.set_xlim(-0.02, 1.02)
-        _compare(axes, title, lines)
-        # where no line is
-        right = (
-            not lines or axes.transAxes.inverted().transform(axes.transData.transform((lines[-1].value, 0)))[0] < 0.7
-        )
-        words: Any = {"ha": "right" if right else "left", "va": "center", "fontsize": 7.5, "alpha": 0.7}
-        for y, point in enumerate(points):
-            if point.y.value is None:
-                axes.text(0.99 if right else 0.01, y, "not defined", transform=axes.get_yaxis_transform(), **words)
-    return kept
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """The lowest and the highest seed; the 95 % interval of a single one, None where it has none."""
+        if len(self.values) > 1:
+            return min(self.values), max(self.values)
+        return self.defined[0].ci95 if self.defined else None
 
+    @property
+    def indicative(self) -> bool:
+        """Whether fewer than 1000 images are behind some value."""
+        return any(0 < figure.n < INDICATIVE for figure in self.defined)
 
-def _compare(axes: Axes, title: str, lines: Sequence[Line]) -> None:
-    """Draw the one or two lines, rising, their words above them and the title above both."""
-    words: Any = {"va": "bottom", "fontsize": 7, "alpha": 0.8}
-    sides = ["center"] if len(lines) == 1 else ["right", "left"]  # away from each other
-    if lines:
-        axes.set_title(title, pad=15)
-    for line, side in zip(lines, sides, strict=False):
-        axes.axvline(line.value, color=INK, lw=0.9, ls=(0, (3, 2)))
-        axes.annotate(line.text, (line.value, 1.0), xycoords=axes.get_xaxis_transform(), ha=side, **words)
-
-
-def scatter(name: str, title: str, x: str, y: str, points: Sequence[Point], log_x: bool = False) -> list[Drawing]:
-    """Two measures of all models that have both: the means, numbered, and a small mark for every seed."""
-    kept: list[Drawing] = []
-    shown = [point for point in points if point.x and point.x.value is not None and point.y.value is not None]
-    if len(shown) < 2:
-        return kept
-    with canvas(kept, name, title, x, y, 2.9) as axes:
-        lengths = [value for point in shown if point.x for value in point.x.values]
-        heights = [value for point in shown for value in point.y.values]
-        if log_x and min(lengths) > 0:
-            axes.set_xscale("log")
-            logarithmic(axes.xaxis, lengths)
-        if wide(heights):
-            axes.set_yscale("log")
-            logarithmic(axes.yaxis, heights)
-        for number, point in enumerate(shown, 1):
-            assert point.x is not None
-            if len(point.y.values) == len(point.x.values) > 1:
-                axes.plot(point.x.values, point.y.values, ".", color=point.look.color, ms=3.5, alpha=0.8)
-            marker = VERTICAL.get(point.y.kind, point.look.marker)
-            middle: Any = (point.x.value, point.y.value)
-            label = f"{number}  {point.label}"
-            axes.plot(*[[end] for end in middle], marker, color=point.look.color, ms=7, alpha=0.9, ls="", label=label)
-            axes.annotate(str(number), middle, xytext=(4.5, 3), textcoords="offset points", fontsize=7)
-        axes.margins(0.12)
-    return kept
-
-
-def rate_distortion(shown: Sequence[Entry], look: Mapping[str, Look], size: int) -> list[Drawing]:
-    """Rate against distortion with lines of equal ELBO (Alemi et al. 2018, "Fixing a Broken ELBO")."""
-    points = []
-    for entry in shown:
-        rate, distortion = (entry.pooled(name).value for name in ("rate", "distortion"))
-        if rate is not None and distortion is not None:
-            points.append((entry.label, rate, distortion))
-    kept: list[Drawing] = []
-    if len(points) < 2:
-        return kept
-    with canvas(kept, f"rate-distortion-{size}", "Rate and distortion", "rate (nats)", "distortion (nats)") as axes:
-        for label, x, y in points:
-            axes.plot([x], [y], look[label].marker, color=look[label].color, ms=8, label=label)
-        axes.margins(0.35)
-        axes.autoscale_view()
-        left, right = axes.get_xlim()
-        axes.set_autoscale_on(False)
-        for label, x, y in points:
-            line = [x + y - left, x + y - right]
-            axes.plot([left, right], line, color=look[label].color, lw=0.8, ls=(0, (4, 3)), alpha=0.7)
-    return kept
-
-
-FALSE = "share of faces flagged"
-
-
-def roc(
-    shown: Sequence[Entry], look: Mapping[str, Look], size: int, scores: Mapping[str, Sequence[str]], other: str
-) -> list[Drawing]:
-    """ROC curves of all models, each by the default score of its first run.
-
-    scores: label -> scores, the default one first. other: the other set's name.
-    """
-    kept: list[Drawing] = []
-    having = [entry for entry in shown if scores[entry.label]]
-    if having:
-        title, flagged = f"Telling {other} from faces", f"share of {other} flagged"
-        with canvas(kept, f"ood-roc-{size}", title, FALSE, flagged, 2.9) as axes:
-            for entry in having:
-                score = scores[entry.label][0]
-                label = f"{entry.label} {_named(entry.first, score)}"
-                _roc(axes, entry.first, score, look[entry.label], label)
-            _square(axes)
-    return kept
-
-
-def roc_of_run(entry: Entry, look: Look, scores: Sequence[str], other: str) -> list[Drawing]:
-    """ROC curves of some scores of a model's first run."""
-    kept: list[Drawing] = []
-    if scores:
-        name, title = f"{entry.label}-ood-roc", "Faces flagged, others flagged"
-        with canvas(kept, name, title, FALSE, f"share of {other} flagged", 2.9) as axes:
-            for score, dash in zip(scores, itertools.cycle(DASHES)):
-                first = score == scores[0]
-                paint = Look(look.color if first else INK, dash, "")
-                _roc(axes, entry.first, score, paint, _named(entry.first, score), 2.0 if first else 1.2)
-            _square(axes)
-    return kept
-
-
-def _named(run: Run, score: str) -> str:
-    """The score with its AUROC."""
-    record = run.records.get(f"ood/{score}")
-    return f"{score} {share(record.value)}" if record and record.value is not None else score
-
-
-def drawable(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Infinite scores, which are valid, as the largest numbers there are; NaN, which is not, stays and is refused."""
-    largest = np.finfo(np.float64).max
-    clipped: NDArray[np.float64] = np.clip(scores, -largest, largest)
-    return clipped
-
-
-def _roc(axes: Axes, run: Run, score: str, look: Look, label: str, width: float = 1.6) -> None:
-    inside, outside = run.scores[f"test/{score}"], run.scores[f"ood/{score}"]
-    truth = np.repeat([0, 1], [len(inside), len(outside)])
-    false, true, _ = roc_curve(truth, drawable(np.concatenate([inside, outside])))
-    axes.plot(false, true, color=look.color, ls=look.dash, lw=width, label=label)
-
-
-def _square(axes: Axes) -> None:
-    axes.plot([0, 1], [0, 1], color=INK, lw=0.7, alpha=0.5)
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
-
-
-def histogram(entry: Entry, look: Look, score: str, other: str) -> list[Drawing]:
-    """The distribution of one score of the first run over faces (filled) and the other images (outlined).
-
-    other: the other set's name. The outermost hundredth of the scores is drawn in the outermost bins.
-    """
-    inside, outside = (drawable(entry.first.scores[f"{split}/{score}"]) for split in ("test", "ood"))
-    low, high = np.quantile(np.concatenate([inside, outside]), [0.005, 0.995])
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    bins = max(2, min(45, round(2 * len(inside) ** 0.5)))
-    edges = np.linspace(low, high, bins + 1).tolist()
-    kept: list[Drawing] = []
-    heading, axis = f"{entry.label}: {_named(entry.first, score)}", f"{score} (higher = less like the faces)"
-    with canvas(kept, f"{entry.label}-ood-{score}", heading, axis, "density") as axes:
-        axes.hist(np.clip(inside, low, high), edges, density=True, color=look.color, alpha=0.75, label="held-out faces")
-        axes.hist(
-            np.clip(outside, low, high),
-            edges,
-            density=True,
-            histtype="stepfilled",
-            fc="none",
-            ec=INK,
-            hatch="////",
-            lw=1,
-            label=other,
-        )
-        axes.grid(axis="x", visible=False)
-    return kept
+    @property
+    def inverted(self) -> bool:
+        """Whether every seed's whole interval lies below 1/2: so low an AUROC says the opposite."""
+        intervals = [figure.ci95 for figure in self.defined]
+        return bool(intervals) and all(interval is not None and interval[1] < 0.5 for interval in intervals)

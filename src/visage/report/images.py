@@ -10,18 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from visage.errors import UserError
 from visage.pictures import GAP, enlargement
+from visage.results import AGAIN
 
 Tiles = NDArray[np.uint8]
 LEVELS = 64
-"""Of each channel of an inlined picture: what no eye tells from 256, at two thirds of the bytes."""
+"""Levels of each channel of an inlined picture: no eye tells them from 256, and they take two thirds of the bytes."""
 SEAM = 1
 """Transparent pixels between tiles, before the browser enlarges them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inlined:
-    """An image as a data address, with its own width and height in pixels."""
+    """An image as a data address, with its width and height in pixels."""
 
     uri: str
     width: int
@@ -29,9 +31,12 @@ class Inlined:
 
 
 def cut(path: Path, size: int) -> Tiles | None:
-    """Cut a grid of `visage.pictures` into (rows, columns, size, size, 3); None where the file is something else."""
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    """Cut a grid of `visage.pictures` into (rows, columns, size, size, 3); None where the file is something else.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    pixels = _pixels(path)[..., :3]
     side = size * enlargement(size)
     if any((length + GAP) % (side + GAP) for length in pixels.shape[:2]):
         return None
@@ -45,19 +50,20 @@ def cut(path: Path, size: int) -> Tiles | None:
 def join(tiles: Tiles) -> Inlined:
     """Lay (rows, columns, S, S, 3) tiles out again, close together, and inline them without loss."""
     rows, columns, size = tiles.shape[:3]
-    canvas = np.zeros((rows, size + SEAM, columns, size + SEAM, 4), np.uint8)
-    canvas[:, :size, :, :size, :3] = tiles.transpose(0, 2, 1, 3, 4)
-    canvas[:, :size, :, :size, 3] = 255
-    return _inline(canvas.reshape(rows * (size + SEAM), columns * (size + SEAM), 4)[:-SEAM, :-SEAM])
+    grid = np.zeros((rows, size + SEAM, columns, size + SEAM, 4), np.uint8)
+    grid[:, :size, :, :size, :3] = tiles.transpose(0, 2, 1, 3, 4)
+    grid[:, :size, :, :size, 3] = 255
+    return _inline(grid.reshape(rows * (size + SEAM), columns * (size + SEAM), 4)[:-SEAM, :-SEAM])
 
 
 def inline(path: Path, size: int) -> Inlined:
-    """Inline a picture: a grid close together, anything else as it is."""
+    """Inline a picture: a grid close together, anything else as it is.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     tiles = cut(path, size)
-    if tiles is not None:
-        return join(tiles)
-    with Image.open(path) as picture:
-        return _inline(np.asarray(picture.convert("RGBA")))
+    return _inline(_pixels(path)) if tiles is None else join(tiles)
 
 
 def over_time(snapshots: Sequence[tuple[float, Path]], size: int, most: int = 7) -> list[tuple[float, Inlined]]:
@@ -85,7 +91,7 @@ class Sheet:
 
 
 def sheet(path: Path, size: int, faces: int) -> Sheet | None:
-    """Lay out the picture of a gallery; None where it is no grid of so many faces."""
+    """Lay out the picture of a gallery; None where it is no grid of that many faces."""
     tiles = cut(path, size)
     if tiles is None:
         return None
@@ -96,6 +102,15 @@ def sheet(path: Path, size: int, faces: int) -> Sheet | None:
     right, down = max(columns - 1, 1) / 100, max(rows // high - 1, 1) / 100
     places = [(i % columns / right, i // columns / down) for i in range(faces)]
     return Sheet(join(tiles), size, high, places)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    """The (H, W, 4) pixels of a picture."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGBA"))
+    except (OSError, SyntaxError) as error:  # Pillow finds some broken PNG files to be bad syntax
+        raise UserError(f"{path} is no picture ({error}): delete it and {AGAIN}") from error
 
 
 def _inline(pixels: NDArray[np.uint8]) -> Inlined:

@@ -1,174 +1,135 @@
 """The page: everything that was trained and measured, side by side, in one file that opens from disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from visage.data.card import DataCard
 from visage.errors import UserError
-from visage.files import replacing, write_text
-from visage.report import table, wording
-from visage.report.canvas import looks
-from visage.report.columns import GROUPS
-from visage.report.entries import entries
-from visage.report.failures import discoveries
+from visage.files import write_text
+from visage.report.csv_files import curves_frame, figures_frame, write_csv
 from visage.report.images import LEVELS
-from visage.report.load import Run, load_card, load_run
-from visage.report.numbers import numbers
+from visage.report.load import CARD, load_card, load_reference, load_run
+from visage.report.model_page import ABILITIES
+from visage.report.models import models_of
 from visage.report.ood import find
-from visage.report.sections import ABILITIES, Size, size_section
-
-FACES = {
-    "synthetic": "drawn faces, not photographs",
-    "celeba": "CelebA photographs",
-    "folder": "images of a folder",
-}
-"""Kinds of `data.source` in words; the word alone where a source is not among them."""
-OTHERS = {
-    "synthetic": "drawn clothes (standing in for Fashion-MNIST)",
-    "fashion_mnist": "Fashion-MNIST",
-}
-"""Kinds of `ood.source` in words."""
-SHORT = {"synthetic": "drawn clothes"}
-"""The same where a legend has little room."""
+from visage.report.plotting import looks
+from visage.report.provenance import Provenance, command, unit_of
+from visage.report.size_page import SizePage, size_page
+from visage.report.standouts import tests_of
+from visage.report.table import VIEWS, views
+from visage.report.wording import KINDS, grouped, plain, share, significant
+from visage.results import Reference
 
 
 def build_report(names: Sequence[str], root: Path, out: Path) -> None:
     """Write the page, the tables and the plots.
 
-    names: `<recipe>-<size>-<seed>`, in the order in which they are shown; the seeds of a label become one row.
-    root: the project's folder, with configs/, runs/, metrics/ and data/processed/card.json.
+    names: `<recipe>-<size>-<seed>`, in the order of the page; the seeds of a label become one row.
+    root: the project's folder, with configs/, runs/, metrics/, data/processed/card.json and data/reference/.
     out: folder for index.html, table.csv, curves.csv and plots/.
 
     Raises:
-        UserError: there is nothing to show, a config is missing, or a file cannot be read.
+        UserError: there is nothing to report, a config is missing, or a file cannot be read.
     """
     runs = [load_run(name, root) for name in names]
-    if not any(run.training or run.records for run in runs):
+    if not any(run.training or run.evaluated for run in runs):
         raise UserError(f"{root / 'runs'} has no trained run to report: run `dvc repro`, or list runs in params.yaml")
-    card, shown = load_card(root), entries(runs)
-    look, commands, tests = looks(shown), stages(runs), discoveries(runs)
-    faces, others = face_set(card), other_set(card)
-    other = SHORT.get(card.get("ood_source", ""), others)
-    words = f"{faces[:1].upper()}{faces[1:]}, {crop(card)}"
-    sizes = [
-        size_section(size, [e for e in shown if e.config.size == size], look, other, words, tests, commands)
-        for size in sorted({entry.config.size for entry in shown})
-    ]
-    for drawing in (drawing for size in sizes for drawing in size.drawings):
+    card, models = load_card(root), models_of(runs)
+    look, tests = looks(models), tests_of(runs)
+    pages = []
+    provenance = Provenance()
+    for size in sorted({model.config.size for model in models}):
+        reference = load_reference(size, root)
+        of_size = [model for model in models if model.config.size == size]
+        page = size_page(size, of_size, reference, look, _images(card), tests)
+        _trace(provenance, page, reference)
+        pages.append(page)
+    for drawing in (drawing for page in pages for drawing in page.drawings):
         drawing.save(out / "plots")
-    write_csv(out / "table.csv", table.frame(runs))
-    write_csv(out / "curves.csv", curves(runs))
+    write_csv(out / "table.csv", figures_frame(runs))
+    write_csv(out / "curves.csv", curves_frame(runs))
+    text = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            protocol=_protocol(card),
+            demo=sorted({run.config.scale for run in runs}) != ["full"],
+            faces=_faces(card),
+            drawn="not photographs" in _faces(card),
+            others=", ".join(images.title for images in card.ood) if card else "unknown",
+            recipes=len({run.config.recipe for run in runs}),
+            checked=any(run.results.tripwires for run in runs),
+            tripped=[(page.model.label, page.tripped) for size in pages for page in size.model_pages if page.tripped],
+            tests=len(tests),
+            findings=[
+                finding for size in pages for page in size.model_pages for finding in find(page.model, size.headline)
+            ],
+            sizes=pages,
+            views=VIEWS,
+            abilities=ABILITIES.values(),
+            kinds=KINDS,
+            look=look,
+            levels=LEVELS,
+            provenance=provenance.data(),
+        )
+    )
+    write_text(out / "index.html", text)
+
+
+def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("visage.report", "."),
+        loader=PackageLoader("visage.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": wording.share, "significant": wording.significant}
-    page = environment.get_template("page.html.j2").render(
-        protocol=protocol(card),
-        demo=sorted({run.config.scale for run in runs}) != ["full"],
-        drawn=card.get("source") == "synthetic",
-        faces=faces,
-        others=others,
-        other=other,
-        recipes=len({run.config.recipe for run in runs}),
-        watched=any(run.tripwires for run in runs),
-        tripped=[(own.entry.label, own.tripped) for size in sizes for own in size.own if own.tripped],
-        tests=len(tests),
-        findings=[finding for entry in shown for finding in find(entry, other)],
-        sizes=sizes,
-        groups=GROUPS,
-        abilities=ABILITIES.values(),
-        words=ABILITIES,
-        kinds=wording.KINDS,
-        look=look,
-        levels=LEVELS,
-        stages=commands,
-        numbers=_numbers(sizes, commands),
-    )
-    write_text(out / "index.html", page)
+    environment.filters |= {"share": share, "significant": significant, "plain": plain}
+    environment.filters |= {"command": command, "unit": unit_of, "views": views}
+    return environment
 
 
-def _numbers(sizes: Sequence[Size], commands: Mapping[str, str]) -> dict[str, Any]:
-    """The protocol of every number of the page."""
-    own = [one for size in sizes for one in size.own]
-    return numbers(
-        [one.entry for one in own],
-        {
-            key: {label: verdict for size in sizes for label, verdict in size.verdicts.get(key, {}).items()}
-            for key in {key for size in sizes for key in size.verdicts}
-        },
-        {
-            one.entry.label: {figure.records[0].name: figure for _, figures in one.scores for figure in figures}
-            for one in own
-        },
-        [images for size in sizes for images in size.sets],
-        commands,
-    )
+def _trace(provenance: Provenance, page: SizePage, reference: Reference | None) -> None:
+    """Add the figures of a size to those that the dialog explains."""
+    for model, _ in page.rows:
+        provenance.add_model(model, page.sets)
+    if reference:
+        provenance.add_reference(reference, page.sets)
+    for metric, found in page.verdicts.items():
+        provenance.add_verdicts(metric, found)
 
 
-def stages(runs: Sequence[Run]) -> dict[str, str]:
-    """Run -> the command that measures it. The two stages of latent diffusion have a stage of their own in dvc.yaml."""
-    first = {run.config.first_stage.name for run in runs if run.config.first_stage}
-    two = {run.name: run.config.first_stage is not None or run.name in first for run in runs}
-    return {name: f"dvc repro evaluate{'_two_stages' * in_two}@{name}" for name, in_two in two.items()}
+def _faces(card: DataCard | None) -> str:
+    return card.title if card else "faces of unknown origin"
 
 
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table with full precision."""
-    with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+def _images(card: DataCard | None) -> str:
+    """What the images are and how they became arrays, as the beginning of a sentence."""
+    faces = _faces(card)
+    cut = f"{_crop(card)}, resized by {card.filter}" if card else "crop unknown"
+    return f"{faces[:1].upper()}{faces[1:]}, {cut}"
 
 
-def curves(runs: Sequence[Run]) -> pd.DataFrame:
-    """All training curves as one tidy table: run, step, kimg, term, value."""
-    parts = [pd.DataFrame({"run": [], "step": [], "kimg": [], "term": [], "value": []})]
-    for run in runs:
-        for source, prefix in ((run.history, ""), (run.validation, "validation/")):
-            if len(source):
-                tidy = source.melt(["step", "kimg"], var_name="term").dropna(subset="value")
-                parts.append(tidy.assign(run=run.name, term=prefix + tidy["term"]))
-    return pd.concat([part for part in parts if len(part)] or parts)[["run", "step", "kimg", "term", "value"]]
+def _crop(card: DataCard) -> str:
+    return f"crop box ({', '.join(str(edge) for edge in card.crop)})" if card.crop else "centred square"
 
 
-def face_set(card: Mapping[str, Any]) -> str:
-    """What the faces are, in words."""
-    source: str = card.get("source", "faces of unknown origin")
-    return FACES.get(source, source)
-
-
-def other_set(card: Mapping[str, Any]) -> str:
-    """What the out-of-distribution images are, in words."""
-    source = card.get("ood_source", "")
-    return OTHERS.get(source, source or "the other images")
-
-
-def crop(card: Mapping[str, Any]) -> str:
-    """How a face became an array, in words."""
-    if not card:
-        return "crop unknown"
-    return f"crop box ({', '.join(str(edge) for edge in card['crop'])}), resized by {card['filter']}"
-
-
-def protocol(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The protocol card as (term, text), short enough for the head of the page."""
-    if not card:
-        return [("Data", "unknown: data/processed/card.json is missing, run `dvc repro preprocess`")]
-    counts = card["counts"]
-    split = ", ".join(f"{counts[key]:,} {key}".replace(",", "\u202f") for key in ("train", "valid", "test"))
-    shown = [
-        ("Faces", FACES.get(card["source"], card["source"])),
-        ("Note", card["note"]),
+def _protocol(card: DataCard | None) -> list[tuple[str, str]]:
+    """The protocol of the data as (term, text), short enough for the head of the page."""
+    if card is None:
+        return [("Data", f"unknown: {CARD} is missing, run `dvc repro preprocess`")]
+    split = ", ".join(f"{grouped(card.counts[key])} {key}" for key in ("train", "valid", "test"))
+    box = f"{', '.join(str(edge) for edge in card.crop)} (left, top, right, bottom in pixels)"
+    terms = [
+        ("Faces", card.title),
+        ("Note", card.note),
         ("Images", split),
-        ("Crop", f"{', '.join(str(edge) for edge in card['crop'])} (left, top, right, bottom in pixels)"),
-        ("Resize", f"{card['filter']}, antialiased, to {' and '.join(f'{size} × {size}' for size in card['sizes'])}"),
-        ("Other images", f"{counts['ood']:,} of {other_set(card)}".replace(",", "\u202f")),
-        ("Data hash", ", ".join(f"{size} px: {text[:12]}" for size, text in card["data_hash"].items())),
-        ("Skipped", f"{len(card['skipped'])} unreadable files" if card["skipped"] else ""),
+        ("Crop", box if card.crop else "centred square"),
+        ("Resize", f"{card.filter}, antialiased, to {' and '.join(f'{size} × {size}' for size in card.sizes)}"),
+        ("Other images", ", ".join(f"{grouped(images.count)} of {images.title}" for images in card.ood)),
+        ("Data hash", ", ".join(f"{size} px: {text[:12]}" for size, text in card.data_hash.items())),
+        ("Skipped", f"{len(card.skipped)} unreadable files" if card.skipped else ""),
     ]
-    return [(term, text) for term, text in shown if text]
+    return [(term, text) for term, text in terms if text]

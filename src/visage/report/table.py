@@ -1,31 +1,31 @@
-"""The comparison table: one row per label, each cell a number of a known kind or a dash with its reason."""
+"""The comparison table: one row per model, each cell a number of a known kind or a dash with its reason."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import bootstrap
-
-from visage.report.columns import COLUMNS, Column
-from visage.report.entries import FACTS, Entry, Pooled, record_of
+from visage.measures.comparison import Difference, ImageValues, mean_of_seeds, paired_difference
+from visage.measures.table import GROUPS, MEASURES, Measure
+from visage.report.figures import COSTS, Pooled
 from visage.report.load import Run
-from visage.report.wording import KINDS, MARKS, significant
+from visage.report.models import Model
+from visage.report.wording import KINDS, MARKS, WRITE, significant
+from visage.results import TEST
 
-RESAMPLES = 2000
+COLUMNS = [measure for measure in MEASURES if not measure.reference]
+"""What differs from model to model."""
+VIEWS = {"headline": "Headline", **GROUPS, "all": "All"}
+"""Views of the table: a column is in its group's and in the last one, the most important ones also in the first."""
 SUSPICIOUS = 0.8
 """A ratio of distances to the nearest training face, samples over test faces, below which samples may be copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one cell shows.
+    """The content of a cell.
 
-    value: None = a dash; then `reason` says why. order: the kind's place among the groups of a sorted column.
+    value: None for a dash; then `reason` says why. order: the kind's place among the groups of a sorted column.
     detail: small print under the number (interval, or range of the seeds); flags: words that qualify it.
-    hint: shown on hover. indicative: whether fewer than 1000 images stand behind it.
+    hint: appears on hover. indicative: whether fewer than 1000 images are behind it.
     """
 
     key: str
@@ -39,33 +39,38 @@ class Cell:
     indicative: bool = False
 
 
-def columns_of(shown: Sequence[Entry]) -> list[Column]:
-    """The columns but those of which no evaluation has heard."""
-    known = {name for entry in shown for name in entry.names()}
-    return [column for column in COLUMNS if column.key in FACTS or column.key in known or not known]
+def columns_of(models: Sequence[Model]) -> list[Measure]:
+    """The columns but those that no evaluation knows of."""
+    known = {metric for model in models for metric in model.metrics}
+    return [column for column in COLUMNS if column.key in COSTS or column.key in known or not known]
 
 
-def cell(entry: Entry, column: Column, verdict: str = "") -> Cell:
+def views(column: Measure) -> str:
+    """The views that contain a column, separated by spaces."""
+    return f"{'headline ' * column.headline}{column.group} all"
+
+
+def cell(model: Model, column: Measure, verdict: str = "") -> Cell:
     """One cell. verdict: of `verdicts`, if there is one."""
-    pooled = entry.pooled(column.key)
+    pooled, write = model.pooled(column.key), WRITE[column.format]
     order = list(KINDS).index(pooled.kind)
     if pooled.value is None:
         return Cell(column.key, "–", None, order, reason=pooled.reason)
     return Cell(
         column.key,
-        (MARKS.get(pooled.kind, "") if column.ranked else "") + column.write(pooled.value),
+        (MARKS.get(pooled.kind, "") if column.ranked else "") + write(pooled.value),
         pooled.value,
         order,
-        detail=spread(pooled, column.write),
+        detail=spread(pooled, write),
         flags=[flag for flag in (verdict, warning(column, pooled)) if flag],
-        hint=hint(pooled, column.write),
+        hint=hint(pooled, write),
         indicative=pooled.indicative,
     )
 
 
-def warning(column: Column, pooled: Pooled) -> str:
+def warning(column: Measure, pooled: Pooled) -> str:
     """What a number alone gives away: a score points the wrong way, samples lie too close to training faces."""
-    if column.key == "ood_auroc" and pooled.inverted:
+    if column.key == "auroc" and pooled.inverted:
         return "inverted"
     if column.key in ("memorization", "memorization_pixels") and pooled.value is not None:
         return "suspicious" if pooled.value < SUSPICIOUS else ""
@@ -73,7 +78,7 @@ def warning(column: Column, pooled: Pooled) -> str:
 
 
 def spread(pooled: Pooled, write: Callable[[float], str]) -> str:
-    """The interval, or "seeds" and their range; nothing where seeds do not differ in what is written."""
+    """The interval, or "seeds" and their range; nothing where the seeds are written alike."""
     if pooled.spread is None:
         return ""
     low, high = (write(end) for end in pooled.spread)
@@ -95,7 +100,7 @@ def hint(pooled: Pooled, write: Callable[[float], str]) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def footnotes(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[str]:
+def footnotes(columns: Sequence[Measure], rows: Sequence[Sequence[Cell]]) -> list[str]:
     """Every reason for a dash, once; those of the first view before the others, so that its numbers run from 1."""
     order = sorted(range(len(columns)), key=lambda i: not columns[i].headline)
     return list(dict.fromkeys(row[i].reason for i in order for row in rows if row[i].reason))
@@ -103,7 +108,7 @@ def footnotes(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where a run stands beside the best one of its kind. flag: for the table; text: the comparison in words."""
+    """How a model compares with the best one of its kind. flag: for the table; text: the comparison as a phrase."""
 
     flag: str
     text: str
@@ -112,82 +117,46 @@ class Verdict:
 BEST = {"exact": "best exact", "upper_bound": "best bound", "lower_bound": "best bound", "estimate": "best estimate"}
 
 
-def verdicts(shown: Sequence[Entry], column: Column) -> dict[str, Verdict]:
-    """Label -> which run is the best within each kind, and which others cannot be told from it.
+def verdicts(models: Sequence[Model], column: Measure) -> dict[str, Verdict]:
+    """Label -> which model is the best within each kind, and which others cannot be told from it.
 
-    A run is tied with the best where the 95 % interval of its mean per-image difference from it (paired bootstrap over
-    the images that both were measured on) does not lie wholly on the worse side of 0.
+    A model is tied with the best where the 95 % interval of its mean per-image difference from it (paired bootstrap
+    over the images that both were measured on) does not lie wholly on the worse side of 0.
     """
     found: dict[str, Verdict] = {}
     for kind in KINDS:
-        rivals = [entry for entry in shown if (p := entry.pooled(column.key)).value is not None and p.kind == kind]
+        rivals = [model for model in models if (p := model.pooled(column.key)).value is not None and p.kind == kind]
         if len(rivals) < 2:
             continue
         sign = 1 if column.better == "lower" else -1
-        best = min(rivals, key=lambda entry: sign * (entry.pooled(column.key).value or 0.0))
+        best = min(rivals, key=lambda model: sign * (model.pooled(column.key).value or 0.0))
         name = BEST[kind] if column.ranked else "best"
         found[best.label] = Verdict(name, f"the best of {len(rivals)} ({KINDS[kind]})")
-        for entry in rivals:
-            difference = None if entry is best else paired_difference(entry, best, column.key)
+        for model in rivals:
+            difference = None if model is best else difference_between(model, best, column.key)
             if difference is not None:
                 mean, low, high, n = difference
                 tied = min(sign * low, sign * high) <= 0
                 words = f"{significant(mean)} (95 % {significant(low)} to {significant(high)}, paired over {n} images)"
                 text = f"{'tied with' if tied else 'worse than'} the best, {best.label}: differs by {words}"
-                found[entry.label] = Verdict("tied with the best" if tied else "", text)
+                found[model.label] = Verdict("tied with the best" if tied else "", text)
     return found
 
 
-def paired_difference(entry: Entry, other: Entry, measure: str) -> tuple[float, float, float, int] | None:
-    """The mean per-image difference, its 95 % interval, and the number of images; None without images in common."""
-    mine, theirs = per_image(entry, measure), per_image(other, measure)
-    if (
-        mine is None
-        or theirs is None
-        or len({record.data_hash for e in (entry, other) for record in e.pooled(measure).defined}) > 1
-    ):
-        return None
-    rows, here, there = np.intersect1d(mine[0], theirs[0], return_indices=True)
-    if len(rows) < 2:
-        return None
-    difference = mine[1][here] - theirs[1][there]
-    mean = float(difference.mean())
-    if np.ptp(difference) == 0:
-        return mean, mean, mean, len(rows)
-    interval = bootstrap(
-        (difference,), np.mean, n_resamples=RESAMPLES, batch=200, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return mean, float(interval.low), float(interval.high), len(rows)
+def difference_between(model: Model, other: Model, metric: str) -> Difference | None:
+    """The mean difference over images, seeds averaged; None where they were not measured on the same images."""
+    values, others = _per_image(model, metric), _per_image(other, metric)
+    hashes = {run.results.data_hash for one in (model, other) for run in one.runs if run.evaluated}
+    return None if values is None or others is None or len(hashes) > 1 else paired_difference(values, others)
 
 
-def per_image(entry: Entry, measure: str) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """Rows of test images, and the measure of each, mean over the seeds; None where it was not kept or not finite."""
-    kept = [(run.rows, run.scores.get(f"value/{measure}")) for run in entry.runs]
-    first = kept[0][0]
-    arrays = [values for rows, values in kept if values is not None and np.array_equal(rows, first)]
-    if len(arrays) < len(kept) or len({len(values) for values in arrays}) > 1 or len(arrays[0]) > len(first):
-        return None
-    mean: NDArray[np.float64] = np.mean(arrays, axis=0)
-    return (first[: len(mean)], mean) if np.isfinite(mean).all() else None
+def _per_image(model: Model, metric: str) -> ImageValues | None:
+    """The measure of each image, mean over the seeds; None where some seed did not keep it."""
+    kept = [_of_run(run, metric) for run in model.runs]
+    seeds = [values for values in kept if values is not None]
+    return mean_of_seeds(seeds) if len(seeds) == len(kept) else None
 
 
-def frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """The figures as data, a row per run: full precision, empty where undefined.
-
-    Beside them the kind of bits/dim and the interval of the AUROC.
-    """
-    return pd.DataFrame([_data(run) for run in runs])
-
-
-def _data(run: Run) -> dict[str, Any]:
-    row: dict[str, Any] = {"run": run.name, "label": run.config.label, "recipe": run.config.recipe}
-    row |= {"size": run.config.size, "seed": run.config.seed, "scale": run.config.scale}
-    for column in COLUMNS:
-        record = record_of(run, column.key)
-        row[column.key] = record.value
-        if column.key == "bits_per_dim":
-            row["bits_per_dim_kind"] = record.kind
-        if column.key == "ood_auroc":
-            row["ood_auroc_low"], row["ood_auroc_high"] = record.ci95 or (None, None)
-            row["ood_inverted"] = Pooled([record]).inverted
-    return row
+def _of_run(run: Run, metric: str) -> ImageValues | None:
+    values, rows = run.per_image.values.get(metric), run.per_image.rows.get(TEST)
+    return None if values is None or rows is None else ImageValues(rows[: len(values)], values)

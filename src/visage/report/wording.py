@@ -1,6 +1,10 @@
 """How numbers are written on the page: few digits, the unit, and what kind of number it is."""
 
 import math
+from collections.abc import Callable
+from functools import partial
+
+from visage.measures.table import Format
 
 MARKS = {"upper_bound": "≤ ", "lower_bound": "≥ ", "estimate": "≈ "}
 KINDS = {
@@ -12,11 +16,11 @@ KINDS = {
     "measured": "measured: differs a little from run to run",
     "undefined": "not defined",
 }
-"""Kinds of numbers in the words of the page, in the order in which a table groups them."""
+"""Kinds of numbers and what the page calls them, in the order in which a table groups them."""
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """Write a number with so many significant digits, without exponent where it stays short."""
+    """Write a number to a number of significant digits, without exponent where it stays short."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞"
     if value == 0:
@@ -28,7 +32,7 @@ def significant(value: float, digits: int = 4) -> str:
 
 
 def decimals(value: float, places: int) -> str:
-    """Write a number with so many decimals; thousands apart."""
+    """Write a number with a number of decimals; thousands apart."""
     return f"{value:,.{places}f}".replace(",", "\u202f").replace("-", "−")
 
 
@@ -58,3 +62,28 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}\u202fh {minutes}\u202fmin" if hours else f"{minutes}\u202fmin {rest}\u202fs"
+
+
+WRITE: dict[Format, Callable[[float], str]] = {
+    "places1": partial(decimals, places=1),
+    "places2": partial(decimals, places=2),
+    "places3": partial(decimals, places=3),
+    "places4": partial(decimals, places=4),
+    "significant": significant,
+    "significant3": partial(significant, digits=3),
+    "share": share,
+    "count": count,
+    "thousands": thousands,
+    "duration": duration,
+}
+"""How each format of the table of measures is written."""
+
+
+def plain(name: str) -> str:
+    """A name of files and settings as people write it: Wearing_Hat is Wearing Hat."""
+    return name.replace("_", " ")
+
+
+def grouped(number: int) -> str:
+    """A whole number with its thousands apart: 4\u202f800."""
+    return f"{number:,}".replace(",", "\u202f")

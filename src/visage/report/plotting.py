@@ -1,4 +1,4 @@
-"""How figures are drawn: once, and kept twice: as SVG in the page's own text colour, and as PNG on white.
+"""How charts are drawn: once, and kept twice: as SVG in the text colour of the page, and as PNG on white.
 
 A recipe has one colour and a size one dash and marker, everywhere.
 """
@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from visage.files import replacing
-from visage.report.entries import Entry
+from visage.report.models import Model
 
 INK = "#1b2430"
 """Colour of text, axes and neutral data; in the page's SVG it becomes `currentColor`."""
@@ -28,7 +28,7 @@ PALETTE = (
     *("#882255", "#999933", "#44aa99", "#aa4499", "#6699cc", "#cc6677"),
     *("#117733", "#ddaa33", "#7f6fc9", "#997700", "#994455", "#77aadd"),
 )
-"""Okabe and Ito's colours that hold on white and on black, then Paul Tol's; so many that neighbours differ most."""
+"""Okabe and Ito's colours that can be seen on white and on black, then Paul Tol's; neighbours differ most."""
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
 WIDTH = 4.3
@@ -79,7 +79,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A finished figure. name: of its PNG; svg: to stand inside the page."""
+    """A finished chart. name: of its PNG; label: what it is, for screen readers; svg: the element for the page."""
 
     name: str
     label: str
@@ -92,25 +92,25 @@ class Drawing:
             temporary.write_bytes(self.png)
 
 
-def looks(shown: Sequence[Entry]) -> dict[str, Look]:
+def looks(models: Sequence[Model]) -> dict[str, Look]:
     """A look per label: colour by recipe, dash and marker by size, in their order."""
-    recipes = list(dict.fromkeys(entry.config.recipe for entry in shown))
-    sizes = sorted({entry.config.size for entry in shown})
+    recipes = list(dict.fromkeys(model.config.recipe for model in models))
+    sizes = sorted({model.config.size for model in models})
     return {
-        entry.label: Look(
-            PALETTE[recipes.index(entry.config.recipe) % len(PALETTE)],
-            DASHES[sizes.index(entry.config.size) % len(DASHES)],
-            MARKERS[sizes.index(entry.config.size) % len(MARKERS)],
+        model.label: Look(
+            PALETTE[recipes.index(model.config.recipe) % len(PALETTE)],
+            DASHES[sizes.index(model.config.size) % len(DASHES)],
+            MARKERS[sizes.index(model.config.size) % len(MARKERS)],
         )
-        for entry in shown
+        for model in models
     }
 
 
 @contextmanager
-def canvas(
+def plot(
     kept: list[Drawing], name: str, title: str, x: str, y: str, height: float = 2.7, legend: bool = True
 ) -> Iterator[Axes]:
-    """Draw on the axes it gives; when the block ends the figure is rendered and added to `kept`."""
+    """Draw on the axes that it gives; when the block ends well the chart is rendered and added to `kept`."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
@@ -128,7 +128,7 @@ def canvas(
 
 
 def _svg(figure: Figure, label: str) -> str:
-    """The figure as an SVG element without ids of its own, addresses or dates, in the page's text colour."""
+    """The figure as an SVG element without ids, addresses or dates, in the text colour of the page."""
     for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
         patch.set_visible(False)
     out = io.StringIO()

@@ -10,11 +10,11 @@ for (const place of document.querySelectorAll("[data-same]")) {
   place.replaceChildren(...copy.childNodes);
 }
 
-function make(tag, text, className) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
+function element(tag, text, className) {
+  const created = document.createElement(tag);
+  if (text !== undefined) created.textContent = text;
+  if (className) created.className = className;
+  return created;
 }
 
 // Sorts a table by a column. Kinds stay apart (exact, bounds, estimates): ranking across them would mean nothing.
@@ -31,13 +31,13 @@ function sortBy(table, index, direction) {
     || (a.value === null ? 0 : direction * (a.value - b.value))
     || a.place - b.place);
   const names = JSON.parse(table.dataset.kinds);
-  const several = new Set(rows.map((entry) => entry.kind)).size > 1;
+  const several = new Set(rows.map((row) => row.kind)).size > 1;
   let last = null;
   for (const { row, kind } of rows) {
     if (several && kind !== last) {
       const heading = body.insertRow();
       heading.className = "group";
-      heading.append(make("th", names[kind]));
+      heading.append(element("th", names[kind]));
     }
     last = kind;
     body.append(row);
@@ -79,39 +79,39 @@ for (const table of document.querySelectorAll("table.compare")) {
   view("headline");
 }
 
-// A number's protocol: what it is, how it was made, and by which commands it is made again.
-const numbers = JSON.parse(document.getElementById("numbers").textContent);
+// A number's protocol: what it is, what is behind it, and the command that computes it again.
+const provenance = JSON.parse(document.getElementById("provenance").textContent);
 const protocol = document.getElementById("protocol");
 
-function explain(label, name) {
-  const seeds = numbers.figures[label][name];
-  const [title, meaning] = numbers.about[name];
+function explain(label, key) {
+  const seeds = provenance.figures[label][key];
+  const [title, meaning] = provenance.about[key];
   protocol.querySelector("h2").textContent = `${label}: ${title}`;
   protocol.querySelector("p").textContent = meaning;
   const rows = protocol.querySelector(".rows");
   rows.replaceChildren();
   const values = seeds.map((seed) => seed[1]).filter((value) => value !== null);
   const list = (pairs) => {
-    const terms = make("dl");
-    for (const [term, text] of pairs) if (text !== "" && text !== null) terms.append(make("dt", term), make("dd", text));
+    const terms = element("dl");
+    for (const [term, text] of pairs) if (text !== "" && text !== null) terms.append(element("dt", term), element("dd", text));
     rows.append(terms);
   };
   if (values.length > 1) {
     const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
     list([["Mean", String(mean)], ["Seeds", `${values.length}, from ${Math.min(...values)} to ${Math.max(...values)}`]]);
   }
-  const verdict = (numbers.verdicts[name] || {})[label];
+  const verdict = (provenance.verdicts[key] || {})[label];
   if (verdict) list([["Beside others", verdict]]);
   for (const [run, value, low, high, n, ...places] of seeds) {
-    const [kind, unit, note, data, model] = places.map((place) => numbers.texts[place]);
-    const [seed, stage] = numbers.runs[run];
-    if (seeds.length > 1) rows.append(make("h3", `Seed ${seed}`));
+    const [kind, unit, note, data, model] = places.map((place) => provenance.texts[place]);
+    const [seed, command, tracked] = provenance.runs[run];
+    if (seeds.length > 1) rows.append(element("h3", `Seed ${seed}`));
     list([
       ["Value", value === null ? "–" : String(value)], ["Unit", unit], ["Kind", kind],
       ["95 % interval", low === null ? "" : `${low} to ${high}`],
       ["n", n ? `${n}${n < 1000 ? " (indicative: fewer than 1000)" : ""}` : ""],
       [value === null ? "Why" : "Note", note], ["Data hash", data], ["Model hash", model],
-      ["DVC", stage], ["MLflow run", run],
+      ["DVC", command], ["MLflow run", tracked],
     ]);
   }
   protocol.showModal();

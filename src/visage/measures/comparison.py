@@ -1,0 +1,71 @@
+"""Statistics over several runs: the difference of two of them image by image, and the q values of many tests."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, false_discovery_control
+
+RESAMPLES = 2000
+"""Resamples of the images behind an interval."""
+Test = TypeVar("Test", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageValues:
+    """A measure of n images. rows: (n,) int64, their places in the split's arrays, no two alike; values: (n,)."""
+
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+class Difference(NamedTuple):
+    """A mean difference per image with its 95 % interval, and the number of images."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_of_seeds(seeds: Sequence[ImageValues]) -> ImageValues | None:
+    """The mean over seeds, image by image; None where they differ in their images or a value is not finite."""
+    rows = seeds[0].rows
+    if not all(np.array_equal(seed.rows, rows) for seed in seeds):
+        return None
+    mean: NDArray[np.float64] = np.mean([seed.values for seed in seeds], axis=0)
+    return ImageValues(rows, mean) if np.isfinite(mean).all() else None
+
+
+def paired_difference(first: ImageValues, second: ImageValues) -> Difference | None:
+    """The mean of first - second over the images that both have, with its percentile bootstrap interval.
+
+    Pairs are resampled (Efron & Tibshirani 1993), so what makes an image hard for both cancels out.
+
+    Returns:
+        None where they have fewer than two images in common.
+    """
+    rows, here, there = np.intersect1d(first.rows, second.rows, assume_unique=True, return_indices=True)
+    if len(rows) < 2:
+        return None
+    difference = first.values[here] - second.values[there]
+    mean = float(difference.mean())
+    if np.ptp(difference) == 0:
+        return Difference(mean, mean, mean, len(rows))
+    interval = bootstrap(
+        (difference,), np.mean, n_resamples=RESAMPLES, batch=200, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return Difference(mean, float(interval.low), float(interval.high), len(rows))
+
+
+def q_values(p: Mapping[Test, float]) -> dict[Test, float]:
+    """The q value of every test among all of them (Benjamini & Hochberg 1995).
+
+    Whoever looks at many tests finds much by chance: of all tests with q below a limit, at most that share is expected
+    to be chance.
+
+    p: test -> p value in [0, 1].
+    """
+    return dict(zip(p, false_discovery_control(list(p.values())).tolist(), strict=True)) if p else {}

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from visage.measures.comparison import ImageValues, mean_of_seeds, paired_difference, q_values
+
+NOISE = np.random.default_rng(0).normal(0, 1, (2, 400))
+ROWS = np.arange(400)
+
+
+def values(array, rows=None):
+    return ImageValues(np.arange(len(array)) if rows is None else rows, np.asarray(array, np.float64))
+
+
+def test_the_paired_interval_is_that_of_the_mean_difference():
+    """Images differ by 100 times as much as models: only the pairs tell them apart."""
+    difference = 0.2 + NOISE[1]
+    found = paired_difference(values(100 * NOISE[0] + difference), values(100 * NOISE[0]))
+    assert (found.mean, found.n) == (pytest.approx(difference.mean()), 400)
+    half = norm.ppf(0.975) * difference.std() / 20
+    assert (found.low, found.high) == (
+        pytest.approx(found.mean - half, abs=0.02),
+        pytest.approx(found.mean + half, abs=0.02),
+    )
+
+
+def test_the_interval_is_the_same_at_every_call():
+    first, second = (paired_difference(values(NOISE[0]), values(NOISE[1])) for _ in range(2))
+    assert first == second
+
+
+def test_pairs_are_formed_by_row_on_common_images():
+    later = values(NOISE[0][100:300] + 1, ROWS[100:300])
+    assert paired_difference(later, values(NOISE[0])) == pytest.approx((1, 1, 1, 200))
+    shuffled = np.random.default_rng(1).permutation(400)
+    assert paired_difference(values(NOISE[0][shuffled], shuffled), values(NOISE[0])) == (0, 0, 0, 400)
+
+
+@pytest.mark.parametrize("rows", [ROWS + 400, ROWS + 399])
+def test_fewer_than_two_common_images_say_nothing(rows):
+    assert paired_difference(values(NOISE[0]), values(NOISE[1], rows)) is None
+
+
+def test_seeds_are_averaged_image_by_image():
+    mean = mean_of_seeds([values([1.0, 2.0, 6.0]), values([3.0, 2.0, 0.0])])
+    assert mean.values.tolist() == [2, 2, 3]
+    assert mean.rows.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("other", [values([1.0, 2.0], np.array([0, 2])), values([1.0]), values([np.nan, 1.0])])
+def test_seeds_of_other_images_or_without_finite_values_have_no_mean(other):
+    assert mean_of_seeds([values([1.0, 2.0]), other]) is None
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg():
+    found = q_values({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.2})
+    assert found == pytest.approx({"a": 0.04, "b": 0.16 / 3, "c": 0.16 / 3, "d": 0.2})
+    assert q_values({}) == {}
