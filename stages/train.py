@@ -18,8 +18,8 @@ def main() -> None:
     start_device()
     config = RunConfig.load(sys.argv[1])
     card = read_json(PROCESSED / "train" / f"{config.label}.json")
-    faces = (load_faces(split, config.size) for split in ("train", "valid"))
-    train_run(config, card, RuntimeConfig.load(), *faces, Path.cwd())
+    train, valid = load_faces("train", config.size), load_faces("valid", config.size)
+    train_run(config, card, RuntimeConfig.load(), train, valid, Path.cwd())
 
 
 if __name__ == "__main__":

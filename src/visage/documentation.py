@@ -1,8 +1,8 @@
 """`python -m visage.documentation`: write the generated parts of README.md and docs/measures.md.
 
-The README's table of models comes from params.yaml, the model files and the committed cost of the baseline; the tables of
-measures, scores and sets come from `visage.measures.table`. Each part stands between two comments in its file; a test
-fails where one of them is out of date.
+The README's table of models comes from params.yaml, the model files and the committed cost of the baseline; the tables
+of measures, scores and sets come from `visage.measures.table`. Each part is enclosed by two comments in its file; a
+test fails where one of them is out of date.
 """
 
 import re

@@ -70,16 +70,17 @@ def read_typed(path: Path, kind: type[T], fix: str) -> T:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {fix}") from error
     try:
-        return _adapter(kind).validate_json(content)
+        value: T = _adapter(kind).validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         raise UserError(f"{path}: {f'{place}: ' * bool(place)}{message}: {fix}") from error
+    return value
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
