@@ -47,7 +47,7 @@ def record_evaluation(
     replace: log files again that are there already; done anyway where a figure is new.
     """
     changed = log.figures(step, evaluation_figures(results))
-    log.tags({f"tripwire.{wire.name}": f"{wire.verdict}: {wire.text}" for wire in results.tripwires})
+    log.tags({f"tripwire.{alarm.name}": f"{alarm.verdict}: {alarm.text}" for alarm in results.tripwires})
     files = [folder / "results.json", *sorted(folder.glob("*.png"))]
     log.files(files, "evaluate", replace=replace or changed > 0)
     record_cost(log, "evaluate", step, cost)
