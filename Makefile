@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repro test lint ui sync
+.PHONY: help install repro test ui sync docs
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -40,3 +40,6 @@ ui: install ## MLflow on http://127.0.0.1:5000
 
 sync: install ## rebuild in MLflow what it lacks, from metrics/ and runs/
 	$(UV) run --locked python -m visage.tracking.sync
+
+docs: install ## bring the generated tables of README.md and docs/ up to date
+	$(UV) run --locked python -m visage.documentation

@@ -15,7 +15,8 @@ from visage.errors import UserError
 from visage.files import write_text
 from visage.measures.table import BASELINES, GROUPS, MEASURES, SCORES, SETS
 from visage.models import base
-from visage.report.wording import CAPABILITIES, count, duration
+from visage.report.model_page import ABILITIES
+from visage.report.wording import count, duration
 from visage.results import TrainingCost, read
 from visage.training.outputs import build_model
 
@@ -68,7 +69,8 @@ def models_table(root: Path) -> str:
 def _model_row(config: RunConfig, root: Path) -> list[str]:
     model = build_model(config)
     kind = base.find(config.model)
-    can = [words for name, words in CAPABILITIES.items() if base.can(model, getattr(base, name))]
+    abilities = {name: words for name, words in ABILITIES.items() if name != "ScoresOod"}  # which every model has
+    can = [words for name, words in abilities.items() if base.can(model, getattr(base, name))]
     trained = sum(p.numel() for modules in model.players().values() for m in modules for p in m.parameters())
     cost = root / "metrics" / "cost" / "train" / f"{config.name}.json"
     seconds = read(cost, TrainingCost).seconds if cost.is_file() else None

@@ -80,7 +80,7 @@ def read_typed(path: Path, kind: type[T], fix: str) -> T:
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

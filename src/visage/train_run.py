@@ -58,7 +58,7 @@ class _Observer:
         self.tracker.metrics(int(values["step"]), _named(f"{self.prefix}valid", values))
 
     def sampled(self, step: int, images: NDArray[np.uint8]) -> None:
-        self.tracker.image(f"{self.prefix}samples".replace("/", "_"), save_samples(self.folder, step, images), step)
+        self.tracker.image(f"{self.prefix}samples", save_samples(self.folder, step, images), step)
 
 
 def train_run(
