@@ -70,7 +70,7 @@ def read_typed(path: Path, kind: type[T], fix: str) -> T:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {fix}") from error
     try:
-        value: T = _adapter(kind).validate_json(content)
+        value: T = _adapter(kind).validate_json(content)  # type: ignore[arg-type]  # types are hashable
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
