@@ -36,19 +36,17 @@ def run_config(shipped):
     """A function: recipe, size, scale -> the config that params.yaml gives it with seed 0."""
 
     def make(recipe: str, size: int = 32, scale: str = "demo", **train) -> RunConfig:
-        latent = recipe == parameters.LATENT_RECIPES[-1]
         changed = shipped.model_copy(
             update={
-                "runs": [] if latent else [f"{recipe}-{size}"],
-                "latent_sizes": [size] if latent else [],
+                "runs": [f"{recipe}-{size}"],
                 "seeds": [0],
                 "preprocess": shipped.preprocess.model_copy(update={"sizes": [size]}),
                 "scale": scale,
                 "recipes": shipped.recipes | {recipe: _with_train(shipped.recipes[recipe], scale, train)},
             }
         )
-        runs = {run.label: run for run in parameters.resolve(changed, ROOT / "src")}
-        return runs[f"{recipe}-{size}"]
+        (run,) = parameters.resolve(changed, ROOT / "src")
+        return run
 
     return make
 

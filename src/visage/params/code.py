@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -44,15 +44,7 @@ def stage_digests(stage: Path, source: Path, loaded: Iterable[str] = ()) -> dict
     loaded: modules that it imports by a name which it reads in its config.
     """
     without = frozenset[str]() if stage.stem == "report" else PLUMBING
-    return _digests([*_imports(stage, source), *loaded], source, without)
-
-
-def _digests(roots: Iterable[str], source: Path, without: frozenset[str]) -> dict[str, str]:
-    modules = first_party_imports(roots, source, without)
-    files = {module: _file(module, source) for module in modules}
-    packages = {path.parent for path in files.values()}
-    files |= {path.relative_to(source).as_posix(): path for package in packages for path in _other_files(package)}
-    return {name: hashlib.sha256(files[name].read_bytes()).hexdigest()[:16] for name in sorted(files)}
+    return _digests([*_imports(stage, _modules(source)), *loaded], source, without)
 
 
 def first_party_imports(roots: Iterable[str], source: Path, without: frozenset[str] = frozenset()) -> set[str]:
@@ -62,6 +54,7 @@ def first_party_imports(roots: Iterable[str], source: Path, without: frozenset[s
 
     source: the folder that holds the package `visage`. without: modules and packages that are left out, unread.
     """
+    modules = _modules(source)
     seen: set[str] = set()
     waiting = list(roots)
     while waiting:
@@ -69,18 +62,31 @@ def first_party_imports(roots: Iterable[str], source: Path, without: frozenset[s
         holders = list(accumulate(module.split("."), "{}.{}".format))
         if module not in seen and not without.intersection(holders):
             seen.add(module)
-            waiting += [holder for holder in holders[:-1] if _file(holder, source).is_file()]
-            waiting += _imports(_file(module, source), source)
+            waiting += [holder for holder in holders if holder in modules]
+            waiting += _imports(modules[module], modules)
     return seen
 
 
-def _imports(path: Path, source: Path) -> list[str]:
+def _digests(roots: Iterable[str], source: Path, without: frozenset[str]) -> dict[str, str]:
+    modules = _modules(source)
+    files = {module: modules[module] for module in first_party_imports(roots, source, without)}
+    folders = {path.parent for path in files.values()}
+    files |= {path.relative_to(source).as_posix(): path for folder in folders for path in _other_files(folder)}
+    return {name: hashlib.sha256(files[name].read_bytes()).hexdigest()[:16] for name in sorted(files)}
+
+
+def _modules(source: Path) -> dict[str, Path]:
+    """The dotted name of each module and package of `visage` -> its file."""
+    files = {path.relative_to(source): path for path in (source / "visage").rglob("*.py")}
+    return {".".join(name.with_suffix("").parts).removesuffix(".__init__"): path for name, path in files.items()}
+
+
+def _imports(path: Path, modules: Mapping[str, Path]) -> list[str]:
     """The modules of `visage` that a file names in its imports."""
     found = []
     for module, name in _import_statements(path.read_bytes()):
         # `from visage.maths import units` imports a module, `from visage.maths.units import x` a name in one
-        candidates = [f"{module}.{name}", module] if name else [module]
-        found += [candidate for candidate in candidates if _file(candidate, source).is_file()][:1]
+        found += [candidate for candidate in (f"{module}.{name}", module) if candidate in modules][:1]
     return found
 
 
@@ -94,11 +100,6 @@ def _import_statements(text: bytes) -> list[tuple[str, str]]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += [(node.module, alias.name) for alias in node.names]
     return [(module, name) for module, name in found if module.split(".")[0] == "visage"]
-
-
-def _file(module: str, source: Path) -> Path:
-    path = source.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _other_files(folder: Path) -> Iterator[Path]:
