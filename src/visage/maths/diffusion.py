@@ -18,6 +18,11 @@ from torch import Tensor
 from visage.maths import noise
 from visage.maths.likelihoods import HALF_BIN, standard_normal_kl
 
+Prediction = Literal["epsilon", "v"]
+"""What a network predicts: the noise (Ho et al. 2020) or the velocity (Salimans & Ho 2022)."""
+Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A network's guesses at x_0 and eps, each (B, C, s, s), from x_t (B, C, s, s) and t (B,) integers on the CPU."""
+
 # --- Schedules
 
 
@@ -75,6 +80,19 @@ def x0_of_epsilon(x_t: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
 def epsilon_of_x0(x_t: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
     """Noise eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t). abar: (B,), float64, less than 1."""
     return (x_t - per_image(abar.sqrt(), x0) * x0) / per_image((1 - abar).sqrt(), x0)
+
+
+def split(x_t: Tensor, output: Tensor, abar: Tensor, prediction: Prediction, *, clip: bool) -> tuple[Tensor, Tensor]:
+    """The image x_0 and the noise eps that a network's output stands for. abar: (B,), float64, less than 1.
+
+    clip: restrict x_0 to [-1, 1], the range of pixels; eps is then the noise that goes with the clipped image.
+    """
+    x0 = (x0_of_epsilon if prediction == "epsilon" else x0_of_velocity)(x_t, output, abar)
+    if clip:
+        x0 = x0.clamp(-1, 1)
+    elif prediction == "epsilon":
+        return x0, output
+    return x0, epsilon_of_x0(x_t, x0, abar)
 
 
 # --- Backward, from t to an earlier s
@@ -158,7 +176,7 @@ def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
 
 def variational_bound(
     x: Tensor,
-    guess: Callable[[Tensor, Tensor], Tensor],
+    predict: Predict,
     alpha_bars: Tensor,
     variances: Tensor,
     rows: Sequence[torch.Generator],
@@ -169,7 +187,7 @@ def variational_bound(
     L_T and L_0 are taken in full; for each stratum of the times one L_{t-1} stands for all, at a time of the image's
     own: an unbiased estimate, whichever times are drawn.
 
-    x: (B, C, s, s) in x11. guess: of x_0, from x_t and t (B,) on the CPU. variances: as `variances` gives them.
+    x: (B, C, s, s) in x11. predict: only its guess at x_0 is used. variances: as `variances` gives them.
     rows: a generator for each image. terms: network calls, at most T.
     """
 
@@ -180,11 +198,11 @@ def variational_bound(
     rate = standard_normal_kl(float(last.sqrt()) * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
     for first, end in strata(len(alpha_bars) - 1, terms - 1):
         t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
-        x0 = guess(noisy(t), t)
+        x0, _ = predict(noisy(t), t)
         a, _, variance = posterior(alpha_bars[t - 1], alpha_bars[t])
         a, variance, sigma2 = (per_image(c, x) for c in (a, variance, variances[t]))
         rate = rate + (end - first) * posterior_kl(x, x0, a, variance, sigma2).sum((1, 2, 3))
     t = torch.ones(len(x), dtype=torch.long)
-    mean = guess(noisy(t), t)  # of p(x_0 | x_1): at t = 1 the posterior's mean is its x_0
+    mean, _ = predict(noisy(t), t)  # of p(x_0 | x_1): at t = 1 the posterior's mean is its x_0
     log_p = discretized_gaussian_log_prob(x, mean, (0.5 * variances[1].log()).to(x))
     return -log_p.sum((1, 2, 3)), rate

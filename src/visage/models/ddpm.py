@@ -26,15 +26,13 @@ Where we deviate:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Lt, MultipleOf
+from annotated_types import Ge, Lt, MinLen, MultipleOf
 from torch import Tensor
 
-from visage.maths import diffusion, noise
-from visage.maths.likelihoods import HALF_BIN
+from visage.maths import diffusion, noise, samplers
 from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Sampler, Step
 from visage.nn.unet import UNet
 
@@ -45,13 +43,15 @@ class DDPMConfig:
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
-    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
+    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
     variance: Literal["small", "large"]  # sigma_t^2: small is the posterior's, large beta_t; the paper: either
     sampler: Literal["ancestral", "ddim"]  # ancestral is the paper's, T network calls
     sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also makes codes of images and back
     bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; as many as T: every term of eq. 5
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution; the paper: 128
-    multipliers: tuple[int, ...]  # of width, at each resolution; the paper: 1, 2, 2, 2 at 32 pixels
+    multipliers: Annotated[
+        tuple[Annotated[int, Ge(1)], ...], MinLen(1)
+    ]  # of width, at each resolution; paper: 1, 2, 2, 2
     blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution; the paper: 2
     attention: tuple[int, ...]  # sides of the resolutions that have attention; the paper: 16
     dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks; the paper: 0.1 at 32 pixels, else 0
@@ -62,16 +62,12 @@ class DDPMConfig:
         for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
             if calls > self.timesteps:
                 raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers={list(self.multipliers)}: name at least one, each 1 or more")
 
 
 OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
 """Shares of T at which an image is made noisy to see how well the noise is found again."""
 FEATURE_TIME = 1
 """Of `OOD_TIMES`, where the network's features are taken: 0.1 T."""
-REDRAWN, REDRAW_STEPS = (0.1, 0.25, 0.5), 5
-"""Shares of T up to which an image is made noisy to be drawn again, and the steps of DDIM that each takes."""
 
 
 class DDPM(GenerativeModel):
@@ -83,7 +79,7 @@ class DDPM(GenerativeModel):
 
     paper = "Ho et al. 2020, arXiv:2006.11239; DDIM: Song et al. 2021, arXiv:2010.02502"
     score_calls = len(OOD_TIMES)
-    slow_ood_calls = len(REDRAWN) * REDRAW_STEPS
+    slow_ood_calls = samplers.REDRAWING_CALLS
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     probes: Tensor
 
@@ -136,14 +132,7 @@ class DDPM(GenerativeModel):
 
     def predict(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """x_0^ in [-1, 1], as pixels are, and the noise eps^ that goes with it; t as in `output`."""
-        abar = self.alpha_bars[t]
-        of = diffusion.x0_of_epsilon if self.config.prediction == "epsilon" else diffusion.x0_of_velocity
-        x0 = of(x_t, self.output(x_t, t), abar).clamp(-1, 1)
-        return x0, diffusion.epsilon_of_x0(x_t, x0, abar)
-
-    def guess(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_0^ alone."""
-        return self.predict(x_t, t)[0]
+        return diffusion.split(x_t, self.output(x_t, t), self.alpha_bars[t], self.config.prediction, clip=True)
 
     # Samplers
 
@@ -163,18 +152,9 @@ class DDPM(GenerativeModel):
         return x
 
     def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
-        """From x_T (n, 3, S, S) to x_0 in so many network calls (DDIM eq. 12); eta > 0 draws noise from `rows`."""
-        return self.walk(x, diffusion.spaced_times(self.config.timesteps, steps), eta, rows)
-
-    def walk(self, x: Tensor, times: Sequence[int], eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
-        """DDIM backwards through times that rise from 0 to that of x."""
-        for t, s in pairwise(times[::-1]):
-            x0, eps = self.predict(x, torch.full((len(x),), t))
-            a, b, c = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], eta)
-            x = float(a) * x0 + float(b) * eps
-            if c > 0:
-                x = x + float(c) * self.noise(rows)
-        return x
+        """From x_T (n, 3, S, S) to x_0 in `steps` network calls (DDIM eq. 12); eta > 0 draws noise from `rows`."""
+        times = diffusion.spaced_times(self.config.timesteps, steps)
+        return samplers.ddim(x, times[::-1], self.predict, self.alpha_bars, eta, rows)
 
     # Capabilities
 
@@ -213,48 +193,24 @@ class DDPM(GenerativeModel):
         return self.ddim(z.reshape(-1, *self.shape), self.config.sampling_steps)
 
     def encode(self, x: Tensor) -> Tensor:
-        """x_T, flat: the steps of DDIM with eta = 0 the other way round (DDIM section 4.3).
-
-        The image is taken for x_1: the network has never seen t = 0.
-        """
-        _, *later = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
-        for s, t in pairwise([1, *(t for t in later if t > 1)]):
-            x0, eps = self.predict(x, torch.full((len(x),), s))
-            a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[t], self.alpha_bars[s], 0.0)
-            x = float(a) * x0 + float(b) * eps
-        return x.flatten(1)
+        """x_T, flat: the steps of DDIM with eta = 0 the other way round (DDIM section 4.3)."""
+        times = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
+        return samplers.ddim_inverse(x, times, self.predict, self.alpha_bars).flatten(1)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Eq. 5 by `bound_terms` network calls: L_0, and for each stratum of t = 2..T one L_{t-1} in place of all."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
-        return Bound(*diffusion.variational_bound(x, self.guess, self.alpha_bars, self.variances, rows, terms))
+        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, self.variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error in eps over `OOD_TIMES`, with the same noise for every image, drawn once for the model."""
-        errors = []
-        for share, probe in zip(OOD_TIMES, self.probes, strict=True):
-            t = torch.full((len(x),), max(1, round(share * self.config.timesteps)))
-            _, eps = self.predict(diffusion.diffuse(x, probe.expand_as(x), self.alpha_bars[t]), t)
-            errors.append((eps - probe).square().mean((1, 2, 3)))
-        return {"denoising": torch.stack(errors).mean(0)}
+        return {"denoising": samplers.denoising_error(x, OOD_TIMES, self.probes, self.predict, self.alpha_bars)}
 
     def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """How far from x DDIM ends that starts at x with noise (Graham et al. 2023, arXiv:2211.07740): no randomness.
-
-        Log of the squared error, mean over `REDRAWN` (logs: no time outweighs another), the same noise for every image.
-        Errors below half an 8-bit level count as that: an even image may come back exactly.
-        """
-        logs = []
-        for share, probe in zip(REDRAWN, self.probes, strict=False):
-            start = max(1, round(share * self.config.timesteps))
-            times = diffusion.spaced_times(start, min(REDRAW_STEPS, start))
-            abar = self.alpha_bars[start].expand(len(x))
-            back = self.walk(diffusion.diffuse(x, probe.expand_as(x), abar), times)
-            logs.append((back - x).square().mean((1, 2, 3)).clamp(min=HALF_BIN**2).log())
-        return {"redrawing": torch.stack(logs).mean(0)}
+        """How far from x DDIM ends when it starts from x with noise added, the same noise for every image."""
+        return {"redrawing": samplers.redrawing_error(x, self.probes, self.predict, self.alpha_bars)}
 
     def features(self, x: Tensor) -> Tensor:
         """The U-Net's middle for x with the noise of 0.1 T, the same for every image."""
-        t = torch.full((len(x),), max(1, round(OOD_TIMES[FEATURE_TIME] * self.config.timesteps)))
-        x_t = diffusion.diffuse(x, self.probes[FEATURE_TIME].expand_as(x), self.alpha_bars[t])
+        x_t, t = samplers.noised(x, self.probes[FEATURE_TIME], OOD_TIMES[FEATURE_TIME], self.alpha_bars)
         return self.denoiser.features(x_t, self.time(t, x_t))

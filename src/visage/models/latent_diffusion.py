@@ -20,7 +20,6 @@ the encoder's own noise are part of the data.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
@@ -28,7 +27,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
-from visage.maths import diffusion, noise
+from visage.maths import diffusion, noise, samplers
 from visage.models.base import (
     Batch,
     Compresses,
@@ -48,7 +47,7 @@ class LatentDiffusionConfig:
     """The settings of the diffusion; those of the first stage are its own run's."""
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
-    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
+    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
     sampling_steps: Annotated[int, Ge(1)]  # network calls of one sample; the paper: 200 for faces
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the resolution of the latents
     multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # channels at each resolution, in `width`s
@@ -164,25 +163,9 @@ class LatentDiffusion(GenerativeModel):
         """What the network is told of t (B,), where z_t is."""
         return (1000 / self.config.timesteps * t).to(z_t.device)
 
-    def denoise(self, z_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """The network's estimates of z and eps at time t, 1..T, for z_t (B, C, s, s)."""
-        abar = self.abar[t].expand(len(z_t))
-        out = self.output(z_t, torch.full((len(z_t),), t))
-        if self.config.prediction == "v":
-            z = diffusion.x0_of_velocity(z_t, out, abar)
-            return z, diffusion.epsilon_of_x0(z_t, z, abar)
-        return diffusion.x0_of_epsilon(z_t, out, abar), out
-
-    def ddim(self, z: Tensor, times: Sequence[int]) -> Tensor:
-        """Walk through these times, backwards to sample or forwards to encode; z belongs to the first of them.
-
-        (Song et al. 2021, eq. 12 with eta = 0: the same formula leads from t to an earlier or a later time.)
-        """
-        for t, s in pairwise(times):
-            z0, eps = self.denoise(z, max(t, 1))  # an image without noise is taken for one with that of t = 1
-            a, b, _ = diffusion.ddim_coefficients(self.abar[s], self.abar[max(t, 1)], eta=0.0)
-            z = float(a) * z0 + float(b) * eps
-        return z
+    def predict(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The guesses at z and at eps for z_t (B, C, s, s); t as in `output`."""
+        return diffusion.split(z_t, self.output(z_t, t), self.abar[t], self.config.prediction, clip=False)
 
     def times(self) -> list[int]:
         """The times that a sampler visits, from 0 to T."""
@@ -205,7 +188,7 @@ class LatentDiffusion(GenerativeModel):
 
     def decode(self, z: Tensor) -> Tensor:
         """DDIM from z_T to z_0, then the first stage's decoder."""
-        z0 = self.ddim(z.reshape(-1, *self.shape), self.times()[::-1])
+        z0 = samplers.ddim(z.reshape(-1, *self.shape), self.times()[::-1], self.predict, self.abar)
         return self.first.decompress(z0 / self.scale)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -214,25 +197,23 @@ class LatentDiffusion(GenerativeModel):
 
     def encode(self, x: Tensor) -> Tensor:
         """DDIM from the means of the image's latents to z_T, flat: the way back to where `decode` starts."""
-        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
-        return self.ddim(z, self.times()).flatten(1)
+        return samplers.ddim_inverse(self.means(x), self.times(), self.predict, self.abar).flatten(1)
+
+    def means(self, x: Tensor) -> Tensor:
+        """The means of z for each image, (B, C, s, s)."""
+        return self.scale * self.first.encode(x).reshape(-1, *self.shape)
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Error of the predicted noise in latents at a few times, with the same noise for every image."""
-        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
-        shared = torch.Generator().manual_seed(0)
-        errors = []
-        for share in OOD_TIMES:
-            t = max(1, round(share * self.config.timesteps))
-            eps = torch.randn(self.shape, generator=shared).to(z.device).expand_as(z)
-            _, guess = self.denoise(diffusion.diffuse(z, eps, self.abar[t].expand(len(z))), t)
-            errors.append((guess - eps).square().flatten(1).mean(1))
-        return {"latent_denoising": torch.stack(errors).mean(0), "latent_length": z.flatten(1).norm(dim=1)}
+        z, probes = self.means(x), self.probes(len(OOD_TIMES))
+        error = samplers.denoising_error(z, OOD_TIMES, probes, self.predict, self.abar)
+        return {"latent_denoising": error, "latent_length": z.flatten(1).norm(dim=1)}
 
     def features(self, x: Tensor) -> Tensor:
         """The U-Net's middle for the means of the latents with the noise of 0.1 T, the same for every image."""
-        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
-        t = torch.full((len(z),), max(1, round(FEATURE_TIME * self.config.timesteps)))
-        eps = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(z.device).expand_as(z)
-        z_t = diffusion.diffuse(z, eps, self.abar[t])
+        z_t, t = samplers.noised(self.means(x), self.probes(1)[0], FEATURE_TIME, self.abar)
         return self.unet.features(z_t, self.time(t, z_t))
+
+    def probes(self, n: int) -> Tensor:
+        """The noise that all images share, (n, C, s, s), always the same."""
+        return noise.randn(n, self.shape, torch.Generator().manual_seed(0), self.scale.device)
