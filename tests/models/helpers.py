@@ -1,7 +1,6 @@
 """What the tests of several models share: seeded noise, small images, exact networks, and a bare training loop."""
 
 import math
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -10,7 +9,6 @@ from torch import nn
 from visage.maths import diffusion, pixels
 from visage.models import base
 
-ADAM = partial(torch.optim.Adam, lr=2e-3, betas=(0.5, 0.999))
 FOUR = diffusion.alpha_bars(torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
 """abar_0..abar_4 of a diffusion short enough to work out by hand."""
 
@@ -63,12 +61,12 @@ def parameters(m, player):
     return [p for module in m.players()[player] for p in module.parameters()]
 
 
-def train(m, batches, players=(), optimizer=ADAM):
+def train(m, batches, players=(), lr=2e-3, betas=(0.5, 0.999)):
     """Minimise the phases of these players (all by default), lazy ones excepted, with one batch per iteration.
 
     Returns player -> the terms of its last loss, and the loss itself as "loss".
     """
-    optimizers = {player: optimizer(parameters(m, player)) for player in players or m.players()}
+    optimizers = {player: torch.optim.Adam(parameters(m, player), lr, betas) for player in players or m.players()}
     g, terms = generator(0), {}
     for i, images in enumerate(batches):
         for phase in m.phases():
