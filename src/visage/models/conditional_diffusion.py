@@ -4,20 +4,20 @@
     sample    with eps~ = (1 + w) eps^(x_t, t, y) - w eps^(x_t, t, null)                              eq. 6
 
     x_t   noisy image, z_lambda in the paper    `x_t`           eps^  the network, a U-Net      `Denoiser`
-    y     attributes, c in the paper            `batch.y`       null  what stands for no y      `Denoiser.null`
+    y     attributes, c in the paper            `batch.y`       null  token that replaces y     `Denoiser.null`
     eps   noise, N(0, I)                        `eps`           w     strength of the guidance  `guidance`, `w`
 
-w = 0 is the conditional model and w = -1 the unconditional one; others write s = 1 + w. The noise and the bound on
-log p are those of Ho et al. 2020 (arXiv:2006.11239). What is said of an image (its bound, its code, how well it is
-denoised) is said by the null token, as p(x): its labels would give the answer away.
+w = 0 is the conditional model and w = -1 the unconditional one; other papers write s = 1 + w. The noise and the bound
+on log p are those of Ho et al. 2020 (arXiv:2006.11239). Everything that is measured on an image (its bound, its code,
+how well it is denoised) uses the null token, that is p(x), because its labels would give the answer away.
 
 Where we deviate:
 
 * y is A attributes at once instead of one of C classes: a vector of -1 and 1, embedded by two layers, one of them the
-  U-Net's. The null token is a learned embedding, so no y can be taken for it; y is dropped as a whole.
+  U-Net's. The null token is a learned embedding, which no y can be mistaken for; y is dropped as a whole.
 * Time is discrete, t = 1..T, under the cosine schedule (the paper: continuous log-SNR, also cosine), and the sampler is
-  DDIM (Song et al. 2021, arXiv:2010.02502): from equal noise, images at different w differ by the guidance alone. So
-  sigma_t^2 plays its part in the bound only; it is beta_t there, and at t = 1 the posterior variance at t = 2.
+  DDIM (Song et al. 2021, arXiv:2010.02502), so that images from the same noise at different w differ by the guidance
+  alone. sigma_t^2 therefore appears in the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2.
 * `prediction: v` lets the network predict v (Salimans & Ho 2022, arXiv:2202.00512), which shows faces sooner. Given
   x_t it is linear in eps, so that guiding v is guiding eps. The guided guess at the image is clipped to [-1, 1].
 """
@@ -41,13 +41,13 @@ from visage.nn.unet import UNet
 class ConditionalDiffusionConfig:
     """The settings of the conditional diffusion and of its U-Net."""
 
-    attributes: Annotated[tuple[str, ...], MinLen(1)]  # what y is, by CelebA's names
+    attributes: Annotated[tuple[str, ...], MinLen(1)]  # the attributes in y, by their CelebA names
     p_uncond: Annotated[float, Gt(0), Lt(1)]  # share of the images whose y is dropped; the paper: 0.1 or 0.2
     guidance: Annotated[float, Ge(0)]  # w of `sample` and `sample_given`; the paper's best FID: 0.1 to 0.3
     timesteps: Annotated[int, Ge(2)]  # T
     prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
     sampling_steps: Annotated[int, Ge(1)]  # steps of DDIM
-    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; as many as T: all its terms
+    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; T of them compute every term
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution
     multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # of width, at each resolution
     blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution
@@ -68,13 +68,13 @@ class ConditionalDiffusionConfig:
 GUIDANCE_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Strengths w at which guidance is shown."""
 OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
-"""Shares of T at which an image is made noisy to see how well the noise is found again."""
+"""The shares of T at which noise is added to an image to measure how well the network predicts it."""
 FEATURE_TIME = 1
-"""Of `OOD_TIMES`, where the network's features are taken: 0.1 T."""
+"""Index into `OOD_TIMES` of the time at which the network's features are taken, 0.1 T."""
 
 
 class Denoiser(nn.Module):
-    """A U-Net that hears y or the null token along with the time."""
+    """A U-Net conditioned on the time and on y or the null token."""
 
     def __init__(self, config: ConditionalDiffusionConfig, size: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Denoiser(nn.Module):
 
 
 class ConditionalDiffusion(GenerativeModel):
-    """One network for p(x | y) and p(x), and a sampler that goes from the one away from the other.
+    """One network for p(x | y) and p(x), and a sampler that is guided towards the first and away from the second.
 
     Raises:
         ValueError: the U-Net cannot halve images of this size.
@@ -123,14 +123,14 @@ class ConditionalDiffusion(GenerativeModel):
         self.likelihood_calls = config.bound_terms
         self.sample_calls = config.sampling_steps * (2 if config.guidance else 1)
         self.denoiser = Denoiser(config, size)
-        # no buffer: it stays float64 on the CPU, where t is drawn
+        # this is not a buffer, so that it stays float64 and on the CPU, where t is drawn
         self.alpha_bars = diffusion.alpha_bars(diffusion.cosine_betas(config.timesteps))
         self.register_buffer("rows", torch.zeros(INITIAL_IMAGES, len(config.attributes)))
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
 
     @property
     def attributes(self) -> Sequence[str]:
-        """Those of the config."""
+        """The attributes of the config."""
         return self.config.attributes
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -142,11 +142,11 @@ class ConditionalDiffusion(GenerativeModel):
         return [Phase("denoiser", self.loss)]
 
     def initialize(self, batch: Batch) -> None:
-        """Keep rows of training attributes, from the first one again where there are too few: q(y) of `sample`."""
+        """Keep rows of training attributes as q(y) for `sample`; where there are too few, they are repeated."""
         self.rows.copy_(batch.y[torch.arange(len(self.rows), device=batch.y.device) % len(batch.y)])
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Algorithm 1: each image has a time of its own and loses its y, as a whole, by a draw of its own."""
+        """Algorithm 1: each image has its own random time, and an independent draw decides if it loses its y."""
         x0, n = batch.x, len(batch.x)
         t = torch.randint(1, self.config.timesteps + 1, (n,), generator=step.generator)
         eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
@@ -157,16 +157,16 @@ class ConditionalDiffusion(GenerativeModel):
         return (output - target).square().mean(), {}
 
     def output(self, x_t: Tensor, t: Tensor, y: Tensor, known: Tensor) -> Tensor:
-        """What the network predicts from x_t (B, 3, S, S); t (B,) integers and known (B,) on the CPU."""
+        """The network's prediction for x_t (B, 3, S, S); t (B,), integers, and known (B,) are on the CPU."""
         prediction: Tensor = self.denoiser(x_t, self.time(t, x_t), y.to(x_t.device), known.to(x_t.device))
         return prediction
 
     def time(self, t: Tensor, x_t: Tensor) -> Tensor:
-        """What the network is told of t (B,), where x_t is."""
+        """The time that the network receives for t (B,): 1000 t / T, on the device of x_t."""
         return (1000 / self.config.timesteps * t).to(x_t.device)
 
     def unconditional(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network predicts for the null token."""
+        """The network's prediction for the null token."""
         return self.output(x_t, t, self.rows[:1].expand(len(x_t), -1), torch.zeros(len(x_t), dtype=torch.bool))
 
     def guided(self, x_t: Tensor, t: Tensor, y: Tensor, w: float) -> Tensor:
@@ -179,7 +179,7 @@ class ConditionalDiffusion(GenerativeModel):
         return (1 + w) * given - w * null
 
     def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, w: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The guess at the image, in [-1, 1], and its noise: guided to y (B, A) by w, without y by the null token."""
+        """The guess at x_0, clipped to [-1, 1], and its noise: guided to y (B, A) by w, else for the null token."""
         output = self.unconditional(x_t, t) if y is None else self.guided(x_t, t, y, w)
         return diffusion.split(x_t, output, self.alpha_bars[t], self.config.prediction, clip=True)
 
@@ -200,25 +200,25 @@ class ConditionalDiffusion(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """A bound only, and no reconstruction worth the name."""
+        """It has a bound only, and reconstruction would measure the sampler."""
         return {
             Reconstructs: "its code is as large as the image: a round trip measures DDIM's steps, not the model",
             HasLogProb: "bounds log p(x), does not compute it",
         }
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Images for whole rows of training attributes."""
+        """Images for the attributes of random training images, each taken as a whole row."""
         rows = noise.each(n, generator)
         y = self.rows[[int(torch.randint(len(self.rows), (), generator=row)) for row in rows]]
         return self.ddim(self.noise(rows), partial(self.predict, y=y, w=self.config.guidance))
 
     def sample_given(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Images for y at the strength of the settings."""
+        """Images for y at the configured strength."""
         return self.sample_guided(y, generator, self.config.guidance)
 
     @property
     def guidance_scales(self) -> Sequence[float]:
-        """From none to more than images can bear."""
+        """From no guidance to more than images can bear."""
         return GUIDANCE_SCALES
 
     def sample_guided(self, y: Tensor, generator: torch.Generator, w: float) -> Tensor:
@@ -235,25 +235,25 @@ class ConditionalDiffusion(GenerativeModel):
         return self.ddim(z.reshape(-1, *self.shape), self.predict)
 
     def encode(self, x: Tensor) -> Tensor:
-        """x_T of the unconditional model, flat: the steps of `decode` the other way round."""
+        """x_T of the unconditional model, flattened: `decode` run in reverse."""
         return samplers.ddim_inverse(x, self.times(), self.predict, self.alpha_bars).flatten(1)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
-        """Of log p(x), by the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, all else the rate."""
+        """Bound log p(x) with the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, the rest is the rate."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
         variances = diffusion.variances(self.alpha_bars, "large")
         return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error in eps over `OOD_TIMES` by the null token, with the same noise for every image."""
+        """Mean squared error of eps^ over `OOD_TIMES` with the null token; all images share the noise."""
         return {"denoising": samplers.denoising_error(x, OOD_TIMES, self.probes, self.predict, self.alpha_bars)}
 
     def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """How far from x the null token's DDIM ends when it starts from x with the same noise added to every image."""
+        """How far from x DDIM with the null token ends when it starts from x with noise added; all images share it."""
         return {"redrawing": samplers.redrawing_error(x, self.probes, self.predict, self.alpha_bars)}
 
     def features(self, x: Tensor) -> Tensor:
-        """The U-Net's middle, told the null token, for x with the noise of 0.1 T, the same for every image."""
+        """The U-Net's middle activations with the null token, for x with the same noise up to 0.1 T in every image."""
         x_t, t = samplers.noised(x, self.probes[FEATURE_TIME], OOD_TIMES[FEATURE_TIME], self.alpha_bars)
         null = self.denoiser.null.expand(len(x), -1)
         return self.denoiser.unet.features(x_t, self.time(t, x_t), null)

@@ -10,14 +10,14 @@
     eps  noise, N(0, I)  `eps`             abar  product of 1 - beta   `alpha_bars`    eta (DDIM)   `eta`
 
 L_0 is the distortion, -log P(8-bit image | x_1); L_T and the KL divergences L_{t-1} are the rate. `bound` takes L_T and
-L_0 in full and the sum from a few times, one out of each stratum: it is unbiased, whichever times are drawn.
+L_0 in full and estimates the sum from a few random times, one in each stratum, without bias.
 
 Where we deviate:
 
 * `prediction: v` lets the network predict v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 with the loss |v - v^|^2
   (Salimans & Ho 2022, arXiv:2202.00512), and `schedule: cosine` is Nichol & Dhariwal 2021 (arXiv:2102.09672): small
   networks show faces after far fewer steps. The paper predicts eps under betas that rise linearly.
-* Times are 1..T, as printed; the network is told 1000 t / T (the authors' code: t - 1).
+* Times are 1..T, as printed; the network receives 1000 t / T (the authors' code: t - 1).
 * sigma_1^2 is that of t = 2, as in the authors' code: the posterior variance at t = 1 is 0, and L_0 would be infinite.
   L_0 takes the exact error function instead of their approximation by a tanh.
 * DDIM visits evenly spaced times that end at T, where x_T is pure noise; its authors end a step before it.
@@ -44,10 +44,10 @@ class DDPMConfig:
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
     prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
-    variance: Literal["small", "large"]  # sigma_t^2: small is the posterior's, large beta_t; the paper: either
+    variance: Literal["small", "large"]  # sigma_t^2: "small" is the posterior's, "large" is beta_t; the paper: either
     sampler: Literal["ancestral", "ddim"]  # ancestral is the paper's, T network calls
-    sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also makes codes of images and back
-    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; as many as T: every term of eq. 5
+    sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also encodes and decodes images
+    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; T of them compute every term
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution; the paper: 128
     multipliers: Annotated[
         tuple[Annotated[int, Ge(1)], ...], MinLen(1)
@@ -65,13 +65,13 @@ class DDPMConfig:
 
 
 OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
-"""Shares of T at which an image is made noisy to see how well the noise is found again."""
+"""The shares of T at which noise is added to an image to measure how well the network predicts it."""
 FEATURE_TIME = 1
-"""Of `OOD_TIMES`, where the network's features are taken: 0.1 T."""
+"""Index into `OOD_TIMES` of the time at which the network's features are taken, 0.1 T."""
 
 
 class DDPM(GenerativeModel):
-    """A U-Net that finds the noise in a noisy image, and the samplers that it drives.
+    """A U-Net that predicts the noise in a noisy image, and the samplers that use it.
 
     Raises:
         ValueError: the U-Net cannot halve images of this size.
@@ -99,7 +99,7 @@ class DDPM(GenerativeModel):
             patch=config.patch,
         )
         betas = diffusion.linear_betas if config.schedule == "linear" else diffusion.cosine_betas
-        # no buffers: they stay float64 on the CPU, where t is drawn
+        # these are not buffers, so that they stay float64 and on the CPU, where t is drawn
         self.alpha_bars = diffusion.alpha_bars(betas(config.timesteps))
         self.variances = diffusion.variances(self.alpha_bars, config.variance)
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
@@ -113,7 +113,7 @@ class DDPM(GenerativeModel):
         return [Phase("denoiser", self.loss)]
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_simple (eq. 14), or the same of v; mean over dimensions and images, each at a time of its own."""
+        """L_simple (eq. 14), or its counterpart for v; mean over dimensions and images, each at a random time."""
         x0 = batch.x
         t = torch.randint(1, self.config.timesteps + 1, (len(x0),), generator=step.generator)
         eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
@@ -122,16 +122,16 @@ class DDPM(GenerativeModel):
         return (self.output(diffusion.diffuse(x0, eps, abar), t) - target).square().mean(), {}
 
     def output(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network predicts from x_t (B, 3, S, S) at t (B,) integers on the CPU."""
+        """The network's prediction for x_t (B, 3, S, S); t is (B,), integers on the CPU."""
         prediction: Tensor = self.denoiser(x_t, self.time(t, x_t))
         return prediction
 
     def time(self, t: Tensor, x_t: Tensor) -> Tensor:
-        """What the network is told of t (B,), where x_t is."""
+        """The time that the network receives for t (B,): 1000 t / T, on the device of x_t."""
         return (1000 / self.config.timesteps * t).to(x_t.device)
 
     def predict(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0^ in [-1, 1], as pixels are, and the noise eps^ that goes with it; t as in `output`."""
+        """The guess x_0^, clipped to [-1, 1], and the noise eps^ that goes with it; t as in `output`."""
         return diffusion.split(x_t, self.output(x_t, t), self.alpha_bars[t], self.config.prediction, clip=True)
 
     # Samplers
@@ -159,21 +159,21 @@ class DDPM(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """A bound only, and no reconstruction worth the name."""
+        """It has a bound only, and reconstruction would measure the sampler."""
         return {
             Reconstructs: "its code is as large as the image: a round trip measures DDIM's steps, not the model",
             HasLogProb: "bounds log p(x), does not compute it",
         }
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """By the sampler that the settings name."""
+        """Draw by the sampler that is configured."""
         rows = noise.each(n, generator)
         if self.config.sampler == "ancestral":
             return self.ancestral(rows)
         return self.ddim(self.noise(rows), self.config.sampling_steps)
 
     def variants(self) -> Mapping[str, Sampler]:
-        """DDIM in fewer and in more steps, and with the noise of DDPM."""
+        """DDIM with half and twice the steps, and with as much noise as DDPM."""
 
         def draw(n: int, generator: torch.Generator, steps: int, eta: float) -> Tensor:
             rows = noise.each(n, generator)
@@ -189,28 +189,28 @@ class DDPM(GenerativeModel):
         return noise.randn(n, self.shape, generator, self.probes.device).flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """DDIM with eta = 0, which is a function of x_T."""
+        """DDIM with eta = 0, a deterministic function of x_T."""
         return self.ddim(z.reshape(-1, *self.shape), self.config.sampling_steps)
 
     def encode(self, x: Tensor) -> Tensor:
-        """x_T, flat: the steps of DDIM with eta = 0 the other way round (DDIM section 4.3)."""
+        """x_T, flattened: DDIM with eta = 0, run in reverse (DDIM section 4.3)."""
         times = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
         return samplers.ddim_inverse(x, times, self.predict, self.alpha_bars).flatten(1)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
-        """Eq. 5 by `bound_terms` network calls: L_0, and for each stratum of t = 2..T one L_{t-1} in place of all."""
+        """Eq. 5 from `bound_terms` network calls: L_0, and one L_{t-1} to represent each stratum of t = 2..T."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
         return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, self.variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error in eps over `OOD_TIMES`, with the same noise for every image, drawn once for the model."""
+        """Mean squared error of eps^ over `OOD_TIMES`; all images share noise that is drawn once for the model."""
         return {"denoising": samplers.denoising_error(x, OOD_TIMES, self.probes, self.predict, self.alpha_bars)}
 
     def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """How far from x DDIM ends when it starts from x with noise added, the same noise for every image."""
+        """How far from x DDIM ends when it starts from x with noise added; all images share the noise."""
         return {"redrawing": samplers.redrawing_error(x, self.probes, self.predict, self.alpha_bars)}
 
     def features(self, x: Tensor) -> Tensor:
-        """The U-Net's middle for x with the noise of 0.1 T, the same for every image."""
+        """The U-Net's middle activations for x with noise added up to 0.1 T, the same noise for every image."""
         x_t, t = samplers.noised(x, self.probes[FEATURE_TIME], OOD_TIMES[FEATURE_TIME], self.alpha_bars)
         return self.denoiser.features(x_t, self.time(t, x_t))
