@@ -3,10 +3,10 @@
     python -m tests.plant                 all models
     python -m tests.plant wgan vq_vae     some
 
-The mistakes stand in `tests/mistakes/<model>.yaml`: a list of `mistake` (in words), `old` (a piece of the model's file,
-or of another `file` under src/visage, that occurs exactly once) and `new`. Tests are those of
-`tests/models/test_<model>.py`; where they miss one, the conformance suite is asked as well. Nothing in the working tree
-changes. Ends with an error if a mistake goes unseen.
+The mistakes are listed in `tests/mistakes/<model>.yaml`. Each has `mistake` (a description), `old` (a piece of the
+model's file, or of another `file` under src/visage, that occurs exactly once) and `new` (its replacement). A mistake
+must be caught by `tests/models/test_<model>.py`, by the tests of the other file that it is planted in, or by the
+conformance suite; they run in this order. The working tree never changes. Exits with status 1 if a mistake goes unseen.
 """
 
 import os
@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
     file: str = ""
 
     def plant(self, text: str) -> str:
-        """The file's text with the mistake in it.
+        """Return the file's text with the mistake in it.
 
         Raises:
             ValueError: the place to edit is not there, or not unique.
@@ -46,12 +46,12 @@ class Mistake(NamedTuple):
 
 
 def mistakes(model: str) -> list[Mistake]:
-    """Those that are listed for a model."""
+    """The mistakes listed for a model."""
     return [Mistake(model, **entry) for entry in YAML(typ="safe").load(MISTAKES / f"{model}.yaml")]
 
 
 def place(mistake: Mistake, root: Path = ROOT) -> Path:
-    """Where the code is that the mistake is planted in."""
+    """The file that the mistake is planted in."""
     return root / "src" / "visage" / (mistake.file or f"models/{mistake.model}.py")
 
 
@@ -61,11 +61,12 @@ def recipes_of(model: str) -> list[str]:
     return [name for name, recipe in recipes.items() if recipe["model"] == model]
 
 
-def seen_by(copy: Path, model: str) -> str:
-    """The first test that fails in the copy, empty where none does."""
-    own = f"tests/models/test_{model}.py"
-    conformance = ["tests/models/test_conformance.py", "-k", " or ".join(f"[{r}" for r in recipes_of(model))]
-    for what in ([own], conformance):
+def seen_by(copy: Path, mistake: Mistake) -> str:
+    """The first test that fails in the copy, or an empty string if all pass."""
+    where = place(mistake).relative_to(ROOT / "src" / "visage")
+    tests = dict.fromkeys([f"tests/models/test_{mistake.model}.py", f"tests/{where.parent}/test_{where.name}"])
+    conformance = ["tests/models/test_conformance.py", "-k", " or ".join(f"[{r}" for r in recipes_of(mistake.model))]
+    for what in (*([test] for test in tests), conformance):
         environment = os.environ | {"PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *what]
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
@@ -77,7 +78,7 @@ def seen_by(copy: Path, model: str) -> str:
 
 
 def main(models: list[str]) -> int:
-    """Plant every mistake of these models and tell what saw it; the number of unseen ones."""
+    """Plant every mistake of these models, print which test caught it, and return the number of unseen ones."""
     unseen = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -87,7 +88,7 @@ def main(models: list[str]) -> int:
         for mistake in (m for model in models for m in mistakes(model)):
             text = place(mistake).read_text()
             place(mistake, copy).write_text(mistake.plant(text))
-            test = seen_by(copy, mistake.model)
+            test = seen_by(copy, mistake)
             place(mistake, copy).write_text(text)
             unseen += not test
             print(f"{'seen  ' if test else 'UNSEEN'} {mistake.model}: {mistake.mistake}  ({test})", flush=True)

@@ -1,5 +1,4 @@
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -64,30 +63,25 @@ def test_noise_and_image_are_found_again_at_every_time():
     torch.testing.assert_close(diffusion.epsilon_of_x0(x_t, x0, ABAR[t]), eps)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_an_output_splits_into_image_and_noise(prediction):
+    t = torch.tensor([1, 3, 4])
+    x0, eps = torch.randn(2, 3, 3, 2, 2, dtype=torch.float64, generator=generator())
+    x_t, abar = diffusion.diffuse(x0, eps, ABAR[t]), ABAR[t]
+    output = eps if prediction == "epsilon" else diffusion.velocity(x0, eps, abar)
+    torch.testing.assert_close(diffusion.split(x_t, output, abar, prediction, clip=False), (x0, eps))
+    image, noise = diffusion.split(x_t, output, abar, prediction, clip=True)
+    assert x0.abs().max() > 1
+    torch.testing.assert_close(image, x0.clamp(-1, 1))
+    torch.testing.assert_close(diffusion.diffuse(image, noise, abar), x_t)  # the noise goes with the clipped image
+
+
 def test_velocity_is_the_derivative_along_the_circle():
     # with sqrt(abar) = cos(angle), sqrt(1 - abar) = sin(angle), v = d x_t / d angle (Salimans & Ho 2022, appendix D)
     x0, eps = torch.randn(2, 1, 3, 2, 2, dtype=torch.float64, generator=generator())
     at = lambda angle: diffusion.diffuse(x0, eps, torch.tensor([math.cos(angle) ** 2], dtype=torch.float64))  # noqa: E731
     v = diffusion.velocity(x0, eps, torch.tensor([math.cos(0.7) ** 2], dtype=torch.float64))
     torch.testing.assert_close((at(0.7 + 1e-5) - at(0.7 - 1e-5)) / 2e-5, v, rtol=1e-8, atol=1e-8)
-
-
-def spread(times, s, eta=0.0):
-    """The standard deviation that DDIM with the exact eps of N(0, s^2) gives its samples."""
-    abar, variance = diffusion.alpha_bars(diffusion.linear_betas(1000)), torch.tensor(1.0, dtype=torch.float64)
-    for t, to in pairwise(times):
-        share = (1 - abar[t]).sqrt() / (abar[t] * s**2 + 1 - abar[t])  # eps* / x_t
-        x0 = (1 - (1 - abar[t]).sqrt() * share) / abar[t].sqrt()
-        a, b, c = diffusion.ddim_coefficients(abar[to], abar[t], eta)
-        variance = (a * x0 + b * share).square() * variance + c**2
-    return variance.sqrt().item()
-
-
-@pytest.mark.parametrize(("calls", "expected"), [(20, 0.4337), (100, 0.4860), (1000, 0.4985)])
-def test_ddim_narrows_a_gaussian_by_the_known_factor(calls, expected):
-    # at the times of the DDIM paper, floor(1000 i / calls) + 1
-    times = [math.floor(1000 * i / calls) + 1 for i in range(calls)]
-    assert spread([*times[::-1], 0], 0.5) == pytest.approx(expected, abs=1e-4)
 
 
 def test_ddim_at_eta_1_is_the_posterior():

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Laplace, Normal, kl_divergence
 
-from visage.maths.pixels import to_float
-from visage.models import base
+from tests.models.helpers import generator, smooth, step, unlabelled
 from visage.models.autoencoder import Autoencoder, AutoencoderConfig
 
 CONFIG = {"latent_channels": 2, "width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 2, "kl_weight": 1e-3}
@@ -16,18 +15,13 @@ def model(seed=0, size=16, **changes):
     return Autoencoder(AutoencoderConfig(**CONFIG | changes), size)
 
 
-def images(n=4, size=16):
-    v = torch.randint(0, 256, (n, size, size, 3), generator=torch.Generator().manual_seed(1))
-    return to_float(v.to(torch.uint8))
-
-
 def noises(x, m):
-    g = torch.Generator().manual_seed(2)
+    g = generator(2)
     return torch.rand(x.shape, generator=g), torch.randn((len(x), *m.latent_shape), generator=g)
 
 
 def test_the_bound_is_that_of_torch_distributions():
-    m, x = model(), images()
+    m, x = model(), smooth()
     m.shift.data.fill_(0.05)
     u, eps = noises(x, m)
     parts = m.parts(x, u, eps)
@@ -42,18 +36,17 @@ def test_the_bound_is_that_of_torch_distributions():
 
 
 def test_the_loss_weighs_the_rate_and_the_bound_does_not():
-    x = images()
+    x = smooth()
     light, heavy = model(kl_weight=0.0), model(kl_weight=0.5)
-    step = lambda: base.Step(0, 10, torch.Generator().manual_seed(3))  # noqa: E731
-    a, terms = light.loss(base.Batch(x, torch.zeros(4, 0)), step())
-    b, _ = heavy.loss(base.Batch(x, torch.zeros(4, 0)), step())
+    a, terms = light.loss(unlabelled(x), step())
+    b, _ = heavy.loss(unlabelled(x), step())
     torch.testing.assert_close(b - a, 0.5 * terms["rate"], rtol=1e-4, atol=1e-2)
-    bounds = [m.bound(x, torch.Generator().manual_seed(4)).elbo for m in (light, heavy)]
+    bounds = [m.bound(x, generator(4)).elbo for m in (light, heavy)]
     torch.testing.assert_close(*bounds)
 
 
 def test_learned_scale_ends_at_the_mean_absolute_error():
-    m, x = model(), images(16)
+    m, x = model(), smooth(16)
     u, eps = noises(x, m)
     y, centre = (((x + 1) * 127.5).round() + u) / 256, 0.3 * torch.ones_like(x)
     error = (y - (centre + 1) / 2).abs().mean()
@@ -68,10 +61,10 @@ def test_learned_scale_ends_at_the_mean_absolute_error():
 
 
 def test_latents_are_draws_of_the_posterior_with_its_spread():
-    m, x = model(), images(1)
+    m, x = model(), smooth(1)
     with torch.no_grad():
         mu, logvar = m.posterior(x)
-        g = torch.Generator().manual_seed(5)
+        g = generator(5)
         z = m.compress(x.expand(2000, -1, -1, -1), g)
     assert z.shape[1:] == m.latent_shape == (2, 4, 4)
     torch.testing.assert_close(z.mean(0), mu[0], rtol=0, atol=0.2 * float(logvar.exp().sqrt().max()))
@@ -79,7 +72,7 @@ def test_latents_are_draws_of_the_posterior_with_its_spread():
 
 
 def test_reconstruction_is_decompressed_code_in_the_middle_of_its_bin():
-    m, x = model(), images()
+    m, x = model(), smooth()
     with torch.no_grad():
         back = m.reconstruct(x)
         torch.testing.assert_close(back, m.decompress(m.encode(x).reshape(-1, *m.latent_shape)))
@@ -109,14 +102,14 @@ def test_images_that_cannot_be_shrunk_are_refused():
 
 @torch.no_grad()
 def test_log_weights_are_those_of_torch_distributions():
-    m, x = model(), images()
+    m, x = model(), smooth()
     m.shift.fill_(0.05)
-    u, eps = m.draws(x, torch.Generator().manual_seed(4))
+    u, eps = m.draws(x, generator(4))
     y = (((x + 1) * 127.5).round() + u) / 256
     mu, logvar = m.encoder(2 * y - 1)
     q, prior = Normal(mu, torch.exp(logvar / 2)), Normal(0.0, 1.0)
     z = mu + torch.exp(logvar / 2) * eps
     p = Independent(Laplace((m.decoder(z) + 1) / 2, 0.1 * math.exp(0.5)), 3)
     log_joint = p.log_prob(y) - 3 * 16 * 16 * math.log(256) + prior.log_prob(z).sum((1, 2, 3))
-    weights = m.log_weight(x, torch.Generator().manual_seed(4))
+    weights = m.log_weight(x, generator(4))
     torch.testing.assert_close(weights, log_joint - q.log_prob(z).sum((1, 2, 3)), rtol=1e-5, atol=1e-3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.helpers import batch, generator, step, train, unlabelled
 from visage.models import base
 from visage.models.bigan import BiGAN, BiGANConfig
 
@@ -17,39 +18,8 @@ def model(size=16, seed=0, **changes):
     return BiGAN(config(**changes), size)
 
 
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(seed=2):
-    return base.Step(0, 100, generator(seed))
-
-
-def batch(n=16, size=16):
-    x = 2 * torch.rand(n, 3, size, size, generator=generator(1)) - 1
-    return base.Batch(x, torch.zeros(n, 0))
-
-
 def both_losses(m, real):
     return [phase.loss(real, step())[0] for phase in m.phases()]
-
-
-def iterate(m, n, players=("discriminator", "generator_encoder"), lr=2e-3):
-    """The loop of a training, without its amenities; returns the last terms of each player."""
-    adams = {
-        name: torch.optim.Adam([p for q in modules for p in q.parameters()], lr, betas=(0.5, 0.999))
-        for name, modules in m.players().items()
-    }
-    g, terms = generator(0), {}
-    for i in range(n):
-        for phase in m.phases():
-            if phase.player in players:
-                loss, terms[phase.player] = phase.loss(batch(), base.Step(i, n, g))
-                parameters = adams[phase.player].param_groups[0]["params"]
-                for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                    parameter.grad = gradient
-                adams[phase.player].step()
-    return terms
 
 
 @pytest.mark.parametrize(
@@ -86,7 +56,7 @@ def test_pairs_are_an_image_with_its_code_and_a_code_with_its_image():
 
 
 def test_losses_are_those_of_binary_cross_entropy_with_the_labels_swapped_for_the_encoder_and_the_generator():
-    m, real = model(), base.Batch(torch.full((16, 3, 16, 16), 5.0), torch.zeros(16, 0))
+    m, real = model(), unlabelled(torch.full((16, 3, 16, 16), 5.0))
     m.discriminator.forward = lambda x, z: torch.where(x[:, 0, 0, 0] == 5, 1.0, -2.0)  # real ones are marked by a 5
     p = torch.tensor([1.0, -2.0]).sigmoid()
     entropy, one, zero = nn.functional.binary_cross_entropy, torch.ones(()), torch.zeros(())
@@ -125,7 +95,7 @@ def test_each_player_learns_and_leaves_the_other_alone():
                 elif player == "generator_encoder":
                     assert all(g is None for g in gradients)  # no graph is built that nobody uses
     before = [p.detach().clone() for p in m.discriminator.parameters()]
-    iterate(m, 1, players=("generator_encoder",))
+    train(m, [batch()], ["generator_encoder"])
     assert all(torch.equal(a, b) for a, b in zip(before, m.discriminator.parameters(), strict=True))
 
 
@@ -220,9 +190,9 @@ def test_losses_and_codes_are_float32_under_bf16():
 
 def test_the_discriminator_learns_to_tell_and_the_others_to_fool():
     m = model()
-    terms = iterate(m, 25, players=("discriminator",))["discriminator"]
+    terms = train(m, [batch()] * 25, ["discriminator"])["discriminator"]
     assert terms["d_encoded"] > 0.7 > 0.3 > terms["d_generated"]
-    fooled = iterate(m, 60, players=("generator_encoder",))["generator_encoder"]
+    fooled = train(m, [batch()] * 60, ["generator_encoder"])["generator_encoder"]
     assert fooled["d_generated"] > 0.5 > fooled["d_encoded"]
 
 

@@ -5,7 +5,20 @@ import pytest
 import torch
 from torch import nn
 
-from visage.maths import diffusion
+from tests.models.helpers import (
+    FOUR,
+    ExactDenoiser,
+    assert_mean,
+    bound_by_hand,
+    ddim_factor,
+    gaussian,
+    generator,
+    inputs_of,
+    outputs_of,
+    rounded,
+    step,
+    uniform,
+)
 from visage.models import base
 from visage.models.conditional_diffusion import ConditionalDiffusion, ConditionalDiffusionConfig
 
@@ -24,7 +37,6 @@ SMALL = ConditionalDiffusionConfig(
     dropout=0.0,
     patch=2,
 )
-FOUR = diffusion.alpha_bars(torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
 
 
 def model(size=16, live=False, **changes):
@@ -37,29 +49,12 @@ def model(size=16, live=False, **changes):
     return m
 
 
-class Exact(nn.Module):
+class Exact(ExactDenoiser):
     """A perfect network where images are N(0, s^2) without y, or all equal to the mean of y's signs / 2 with it."""
 
-    def __init__(self, m, s, shift=0):
-        super().__init__()
-        self.alpha_bars, self.prediction, self.s, self.shift, self.asked = (
-            m.alpha_bars,
-            m.config.prediction,
-            s,
-            shift,
-            [],
-        )
-
-    def forward(self, x, time, y, known):
-        steps = len(self.alpha_bars) - 1
-        self.asked.append((x, time, known))
-        t = (time * steps / 1000).round().long() + self.shift
-        abar = self.alpha_bars[t.clamp(1, steps)].to(x)[:, None, None, None]
-        null = abar.sqrt() * self.s**2 / (abar * self.s**2 + 1 - abar) * x
+    def image(self, x, abar, y, known):
         given = (y - 0.5).mean(1)[:, None, None, None].to(x).expand_as(x)
-        x0 = torch.where(known[:, None, None, None], given, null)
-        eps = (x - abar.sqrt() * x0) / (1 - abar).sqrt()
-        return eps if self.prediction == "epsilon" else abar.sqrt() * eps - (1 - abar).sqrt() * x0
+        return torch.where(known[:, None, None, None], given, super().image(x, abar))
 
 
 def exact(s, shift=0, alpha_bars=None, **changes):
@@ -68,30 +63,12 @@ def exact(s, shift=0, alpha_bars=None, **changes):
     m = model(**changes).double()
     if alpha_bars is not None:
         m.alpha_bars = alpha_bars
-    m.denoiser = Exact(m, s, shift)
+    m.denoiser = Exact(m.alpha_bars, m.config.prediction, s, shift)
     return m
 
 
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def gaussian(n, s, size=16, seed=1):
-    return s * torch.randn(n, 3, size, size, dtype=torch.float64, generator=generator(seed))
-
-
-def bits(x):
-    """The nearest of the 256 values."""
-    return ((x + 1) * 127.5).round() / 127.5 - 1
-
-
 def batch(n=16, size=16):
-    x = 2 * torch.rand(n, 3, size, size, generator=generator(1)) - 1
-    return base.Batch(x, torch.randint(0, 2, (n, 3), generator=generator(3)).float())
-
-
-def step(seed=2):
-    return base.Step(0, 100, generator(seed))
+    return base.Batch(uniform(n, size), torch.randint(0, 2, (n, 3), generator=generator(3)).float())
 
 
 ALL_Y = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
@@ -103,7 +80,6 @@ ALL_Y = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
         ({"attributes": ("Male", "Young", "Male")}, "Male"),
         ({"sampling_steps": 1001}, "sampling_steps=1001"),
         ({"bound_terms": 2000}, "bound_terms=2000"),
-        ({"multipliers": ()}, "multipliers"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes, message):
@@ -164,11 +140,10 @@ def test_every_image_has_its_own_time_and_noise_and_absence_is_said():
     assert (t.min().item(), t.max().item()) == (1, 1000)
     abar = model().alpha_bars[t].float()[:, None, None, None]
     torch.testing.assert_close(x_t, abar.sqrt() * b.x + (1 - abar).sqrt() * eps, rtol=1e-4, atol=1e-4)
-    heard = []
     m = model()
-    m.denoiser.embed.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    heard = inputs_of(m.denoiser.embed)
     m.denoiser.condition(ALL_Y, torch.ones(8, dtype=torch.bool))
-    assert set(heard[0].unique().tolist()) == {-1.0, 1.0}
+    assert set(heard[0][0].unique().tolist()) == {-1.0, 1.0}
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
@@ -209,7 +184,7 @@ def test_guiding_v_is_guiding_eps():
     images = []
     for prediction in ("epsilon", "v"):
         m = exact(0.2, prediction=prediction)
-        images.append(m.split(x, t, m.guided(x, t, y, 0.7)))
+        images.append(m.predict(x, t, y, 0.7))
     torch.testing.assert_close(images[0], images[1])
     # by hand, in eps; clipped after the guidance
     m = exact(0.2, prediction="epsilon")
@@ -279,13 +254,13 @@ def test_samples_are_given_rows_of_training_attributes():
 
 
 def test_codes_and_the_bound_and_the_score_use_the_null_token():
-    m, x = exact(0.2), bits(gaussian(2, 0.2))
+    m, x = exact(0.2), rounded(gaussian(2, 0.2))
     m.rows.fill_(1)
     for ask in (m.bound, m.ood_scores):
         ask(x, generator())
     m.decode(m.encode(x))
     assert len(m.denoiser.asked) == m.likelihood_calls + 5 + 2 * 10
-    assert not any(known.any() for _, _, known in m.denoiser.asked)
+    assert not any(known.any() for *_, known in m.denoiser.asked)
 
 
 def test_the_unconditional_flow_is_ddims_and_leads_back():
@@ -294,48 +269,27 @@ def test_the_unconditional_flow_is_ddims_and_leads_back():
     assert code.std().item() == pytest.approx(1, abs=0.05)
     torch.testing.assert_close(code / code.std(), x.flatten(1) / x.std())  # the flow of a Gaussian is a scaling
     assert (m.decode(code) - x).square().mean() < 1e-4
-    product, times = 1.0, range(1000, -1, -5)
-    for t, to in zip(times[:-1], times[1:], strict=True):  # noqa: RUF007
-        a, b = m.alpha_bars[t].item(), m.alpha_bars[to].item()
-        eps = math.sqrt(1 - a) / (a * 0.04 + 1 - a)
-        product *= math.sqrt(b) * (1 - math.sqrt(1 - a) * eps) / math.sqrt(a) + math.sqrt(1 - b) * eps
     z = m.prior(2, generator()).double()
-    torch.testing.assert_close(m.decode(z).flatten(1), product * z, rtol=0, atol=1e-6)
-
-
-def bound_by_hand(s):
-    """E of eq. 5 in nats per dimension for N(0, s^2), T = 4 and the exact network, the last term as a density."""
-    log, a = math.log, FOUR.tolist()
-    left = [0.0] + [s * s * (1 - a[t]) / (a[t] * s * s + 1 - a[t]) for t in range(1, 5)]  # Var(x_0 | x_t)
-    rate = 0.5 * (a[4] * s * s - a[4] - log(1 - a[4]))
-    for t in (2, 3, 4):
-        beta = 1 - a[t] / a[t - 1]
-        tilde = beta * (1 - a[t - 1]) / (1 - a[t])
-        weight = (math.sqrt(a[t - 1]) * beta / (1 - a[t])) ** 2
-        rate += 0.5 * (log(beta / tilde) + (tilde + weight * left[t]) / beta - 1)
-    first = 0.2 * 0.1 / 0.28  # the posterior's variance at t = 2 stands in for 0
-    return 0.5 * (log(2 * math.pi * first) + left[1] / first), rate
+    factor = ddim_factor(m.alpha_bars, range(1000, -1, -5), 0.2)
+    torch.testing.assert_close(m.decode(z).flatten(1), factor * z, rtol=0, atol=1e-6)
 
 
 def test_the_bound_of_a_gaussian_is_known_in_closed_form():
     m = exact(0.25, alpha_bars=FOUR, bound_terms=4)
-    x = bits(gaussian(200, 0.25))
+    x = rounded(gaussian(200, 0.25))
     bound = m.bound(x, generator())
-    distortion, rate = bound_by_hand(0.25)
-    per_value = math.log(127.5)  # from a density to the mass of a value, 2 / 255 wide
-    for measured, expected in ((bound.distortion, distortion + per_value), (bound.rate, rate)):
-        nats = measured / 768
-        assert nats.mean().item() == pytest.approx(expected, abs=3 * nats.std().item() / math.sqrt(200) + 1e-4)
+    distortion, rate = bound_by_hand(0.25, [0, 0.2 * 0.1 / 0.28, 0.2, 0.3, 0.4])  # betas; at t = 1 the posterior's at 2
+    assert_mean(bound.distortion / 768, distortion)
+    assert_mean(bound.rate / 768, rate)
     for shift in (-1, 1):
         off = exact(0.25, shift, alpha_bars=FOUR, bound_terms=4).bound(x, generator())
         assert ((bound.elbo - off.elbo) / 768).mean() > 0.01
 
 
 def test_a_few_terms_estimate_the_whole_bound_without_bias():
-    x = bits(gaussian(150, 0.25))
+    x = rounded(gaussian(150, 0.25))
     whole, few = (exact(0.25, timesteps=40, bound_terms=n).bound(x, generator(n)) for n in (40, 7))
-    error = (few.rate - whole.rate) / 768
-    assert abs(error.mean().item()) < 3 * error.std().item() / math.sqrt(150)
+    assert_mean((few.rate - whole.rate) / 768, 0)
 
 
 def test_images_unlike_the_training_images_are_harder_to_denoise_by_the_same_noise():
@@ -360,9 +314,9 @@ def test_redrawing_and_features_are_asked_of_the_null_token():
     score = m.slow_ood_scores(x, generator())["redrawing"]
     assert score[3:].min() > score[:3].max()
     assert len(m.denoiser.asked) == m.slow_ood_calls == 15
-    assert not any(known.any() for _, _, known in m.denoiser.asked)
-    live, x, seen = model(live=True), x.float(), []
-    live.denoiser.unet.middle[-1].register_forward_hook(lambda _, inputs, output: seen.append(output))
+    assert not any(known.any() for *_, known in m.denoiser.asked)
+    live, x = model(live=True), x.float()
+    seen = outputs_of(live.denoiser.unet.middle[-1])
     with torch.no_grad():
         features, abar = live.features(x), live.alpha_bars[100]
         x_t = abar.sqrt().float() * x + (1 - abar).sqrt().float() * live.probes[1]
@@ -374,4 +328,4 @@ def test_redrawing_and_features_are_asked_of_the_null_token():
 def test_a_sample_takes_as_many_calls_as_it_says(guidance, calls):
     m = exact(0.1, guidance=guidance)
     m.sample(3, generator())
-    assert sum(len(x) for x, _, _ in m.denoiser.asked) / 3 == m.sample_calls == calls
+    assert sum(len(x) for x, *_ in m.denoiser.asked) / 3 == m.sample_calls == calls

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from tests.models.helpers import generator, inputs_of, step, train, uniform
 from visage.maths.latents import slerp
 from visage.models import base
 from visage.models.conditional_gan import ConditionalGAN, ConditionalGANConfig, SpectralNorm, signs
@@ -19,14 +20,6 @@ def model(size=16, seed=0, **changes):
     return ConditionalGAN(config(**changes), size)
 
 
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(seed=2):
-    return base.Step(0, 100, generator(seed))
-
-
 def people(n):
     """Attributes as faces have them: women have no beards."""
     y = torch.randint(0, 2, (n, 3), generator=generator(5)).float()
@@ -35,31 +28,7 @@ def people(n):
 
 
 def batch(n=16, size=16):
-    return base.Batch(2 * torch.rand(n, 3, size, size, generator=generator(1)) - 1, people(n))
-
-
-def spy(m, network):
-    calls = []
-    getattr(m, network).register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
-    return calls
-
-
-def iterate(m, batches, players=("discriminator", "generator"), lr=2e-3):
-    """The loop of a training, without its amenities; returns the last terms of each player."""
-    adams = {
-        name: torch.optim.Adam([p for q in modules for p in q.parameters()], lr, betas=(0.0, 0.9))
-        for name, modules in m.players().items()
-    }
-    g, terms = generator(0), {}
-    for i, each in enumerate(batches):
-        for phase in m.phases():
-            if phase.player in players:
-                loss, terms[phase.player] = phase.loss(each, base.Step(i, len(batches), g))
-                parameters = adams[phase.player].param_groups[0]["params"]
-                for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                    parameter.grad = gradient
-                adams[phase.player].step()
-    return terms
+    return base.Batch(uniform(n, size), people(n))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +155,7 @@ def test_losses_of_known_opinions():
 def test_the_discriminator_is_asked_about_the_attributes_that_were_wished():
     real = batch()
     m = model()
-    wished, seen = spy(m, "generator"), spy(m, "discriminator")
+    wished, seen = inputs_of(m.generator), inputs_of(m.discriminator)
     m.discriminator_loss(real, step())
     (_, y), (x, both) = wished[0], seen[0]
     assert torch.equal(x[:16], real.x)
@@ -212,7 +181,7 @@ def test_attributes_alone_do_not_tell_what_is_generated():
     m, y = model(), people(64)
     grey = base.Batch(torch.zeros(64, 3, 16, 16), y)
     m.generator.forward = lambda z, y: torch.zeros(len(z), 3, 16, 16)
-    terms = iterate(m, [grey] * 40, players=("discriminator",))["discriminator"]
+    terms = train(m, [grey] * 40, ["discriminator"])["discriminator"]
     torch.testing.assert_close(terms["d_real"], terms["d_fake"], rtol=0, atol=1e-5)
 
 
@@ -245,7 +214,7 @@ def test_both_players_come_to_heed_the_attributes():
         y = torch.randint(0, 2, (16, 3), generator=g).float()
         x = 0.6 * signs(y[:, :1, None, None]) + 0.1 * torch.randn(16, 3, 16, 16, generator=g)
         batches.append(base.Batch(x.clamp(-1, 1), y))
-    iterate(m, batches)
+    train(m, batches, betas=(0.0, 0.9))
     m.eval()
     with torch.no_grad():
         x, y = batches[-1].x, signs(batches[-1].y)
@@ -295,7 +264,7 @@ def test_absent_attributes_are_heard():
     m = model()
     with torch.no_grad():
         m.generator.embed.bias.zero_()
-    wished = spy(m.eval(), "generator")
+    wished = inputs_of(m.eval().generator)
     m.sample_given(torch.zeros(2, 3), generator())
     assert (wished[0][1] == -1).all()
     assert m.generator.embed(wished[0][1]).abs().min() > 0
@@ -306,7 +275,7 @@ def test_on_a_walk_shared_attributes_stay_and_others_turn_round():
     m = model().eval()
     m.initialize(batch(50))
     a, b = m.prior(40, generator()).chunk(2)
-    heard = spy(m, "generator")
+    heard = inputs_of(m.generator)
     for t in (0.0, 0.25, 0.5, 1.0):
         m.decode(slerp(a, b, t))
     start, quarter, middle, end = (y for _, y in heard)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.helpers import generator, step, train, uniform
 from visage.models import base
 from visage.models.cyclegan import CycleGAN, CycleGANConfig, Generator, History, Judge, judge_halvings
 
@@ -31,18 +32,6 @@ def model(size=24, **changes):
     return CycleGAN(config(**changes), size)
 
 
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(seed=2):
-    return base.Step(0, 100, generator(seed))
-
-
-def noise(n=8, size=24, seed=1):
-    return 2 * torch.rand(n, 3, size, size, generator=generator(seed)) - 1
-
-
 def labelled(x):
     return base.Batch(x, torch.zeros(len(x), 2))
 
@@ -58,24 +47,6 @@ def by_hand(m):
     m.judge_b.forward = lambda x: 2 * x[:, :1]
     m.judge_a.forward = lambda x: 3 * x[:, :1]
     return m
-
-
-def iterate(m, batch, n, players=("generators", "discriminators"), lr=2e-3):
-    """The loop of a training, without its amenities; returns the last terms of each player."""
-    adams = {
-        name: torch.optim.Adam([p for q in modules for p in q.parameters()], lr, betas=(0.5, 0.999))
-        for name, modules in m.players().items()
-    }
-    g, terms = generator(0), {}
-    for i in range(n):
-        for phase in m.phases():
-            if phase.player in players:
-                loss, terms[phase.player] = phase.loss(batch, base.Step(i, n, g))
-                parameters = adams[phase.player].param_groups[0]["params"]
-                for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                    parameter.grad = gradient
-                adams[phase.player].step()
-    return terms
 
 
 # --- networks
@@ -139,7 +110,7 @@ def test_an_even_image_has_no_border(patch):
 
 @torch.no_grad()
 def test_an_image_is_alone_in_training_and_in_evaluation():
-    m, x = model(), noise()
+    m, x = model(), uniform(8, size=24)
     for net in (m.to_a, m.to_b, m.judge_a, m.judge_b):
         together = net.train()(x)
         torch.testing.assert_close(net(x[:2]), together[:2])
@@ -150,7 +121,7 @@ def test_an_image_is_alone_in_training_and_in_evaluation():
 def test_images_are_tanh_outputs():
     m = model(32)
     m.to_b.layers[-2].weight.mul_(1e4)
-    images = m.translate(noise(2, 32), 1)
+    images = m.translate(uniform(2, 32), 1)
     assert images.shape == (2, 3, 32, 32)
     assert images.dtype == torch.float32
     assert 0.9 < images.abs().max() <= 1
@@ -208,7 +179,7 @@ def test_losses_computed_by_hand():
 
 
 def test_generators_that_change_nothing_have_only_the_judges_to_please():
-    m, x = model(), noise()
+    m, x = model(), uniform(8, size=24)
     m.to_a.forward = m.to_b.forward = lambda x: x
     loss, terms = m.generators_loss(labelled(x), step())
     assert terms["cycle"] == terms["identity"] == 0
@@ -221,7 +192,7 @@ def test_each_judge_sees_images_of_its_own_domain():
     for name in ("judge_a", "judge_b"):
         judge = getattr(m, name)
         judge.register_forward_pre_hook(lambda _, inputs, name=name: seen.setdefault(name, []).append(inputs[0]))
-    x = noise()
+    x = uniform(8, size=24)
     a, b = x.chunk(2)
     m.generators_loss(labelled(x), step())
     m.discriminators_loss(labelled(x), step())
@@ -233,7 +204,7 @@ def test_each_judge_sees_images_of_its_own_domain():
 
 def test_no_gradient_leaks_from_the_judges_to_the_generators():
     m = model()
-    loss, _ = m.discriminators_loss(labelled(noise()), step())
+    loss, _ = m.discriminators_loss(labelled(uniform(8, size=24)), step())
     mine = [p for net in (m.to_a, m.to_b) for p in net.parameters()]
     assert all(g is None for g in torch.autograd.grad(loss, mine, allow_unused=True))
 
@@ -241,7 +212,7 @@ def test_no_gradient_leaks_from_the_judges_to_the_generators():
 def test_losses_are_float32_under_bf16():
     m = model()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = [phase.loss(labelled(noise()), step())[0] for phase in m.phases()]
+        losses = [phase.loss(labelled(uniform(8, size=24)), step())[0] for phase in m.phases()]
     assert all(loss.dtype == torch.float32 for loss in losses)
 
 
@@ -314,7 +285,7 @@ def test_what_the_history_gives_out_is_a_copy_without_gradients():
 
 
 def test_the_judges_learn_from_the_history():
-    m, x = model(history=4), noise()
+    m, x = model(history=4), uniform(8, size=24)
     seen = []
     m.judge_b.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][4:].clone()))
     for seed in range(3):
@@ -328,7 +299,7 @@ def test_the_judges_learn_from_the_history():
 
 
 def test_a_checkpoint_holds_the_history():
-    m, batch = model(history=4), labelled(noise())
+    m, batch = model(history=4), labelled(uniform(8, size=24))
     for seed in range(3):
         m.discriminators_loss(batch, step(seed))
     resumed = model(history=4)
@@ -341,12 +312,12 @@ def test_a_checkpoint_holds_the_history():
 
 
 def test_all_choices_come_from_the_generator():
-    m, batch = model(history=4), labelled(noise())
+    m, batch = model(history=4), labelled(uniform(8, size=24))
     m.discriminators_loss(batch, step())  # fills it
     twins = [copy.deepcopy(m) for _ in range(3)]
     for twin, seed, of_torch in zip(twins, (7, 7, 8), (1, 2, 1), strict=True):
         torch.manual_seed(of_torch)
-        twin.discriminators_loss(labelled(noise(seed=3)), step(seed))
+        twin.discriminators_loss(labelled(uniform(8, seed=3, size=24)), step(seed))
     one, same, other = (twin.history_b.images for twin in twins)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -374,17 +345,17 @@ def test_translations_and_scores_computed_by_hand():
 
 
 def test_the_judges_learn_to_tell_and_the_generators_to_fool():
-    m, batch = model(), labelled(noise())
-    told = iterate(m, batch, 30, players=("discriminators",), lr=5e-3)["discriminators"]
+    m, batch = model(), labelled(uniform(8, size=24))
+    told = train(m, [batch] * 30, ["discriminators"], lr=5e-3)["discriminators"]
     assert told["d_real"] > 0.7 > 0.3 > told["d_fake"]
-    fooled = iterate(m, batch, 30, players=("generators",), lr=5e-3)["generators"]
+    fooled = train(m, [batch] * 30, ["generators"], lr=5e-3)["generators"]
     assert fooled["fooling"] < 0.3
 
 
 def test_dark_images_become_bright_and_bright_ones_dark():
     m = model(cycle=1.0)
-    dark, bright = 0.3 * noise(8) - 0.5, 0.3 * noise(8, seed=3) + 0.5
-    iterate(m, labelled(torch.cat([dark, bright])), 40, lr=1e-2)
+    dark, bright = 0.3 * uniform(8, size=24) - 0.5, 0.3 * uniform(8, seed=3, size=24) + 0.5
+    train(m, [labelled(torch.cat([dark, bright]))] * 40, lr=1e-2)
     with torch.no_grad():
         assert m.translate(dark, 1).mean() > 0.2
         assert m.translate(bright, 0).mean() < -0.2
@@ -392,7 +363,7 @@ def test_dark_images_become_bright_and_bright_ones_dark():
 
 @torch.no_grad()
 def test_features_are_what_the_last_layer_of_either_judge_is_given():
-    m, x, seen = model().eval(), noise(4), []
+    m, x, seen = model().eval(), uniform(4, size=24), []
     for judge in (m.judge_a, m.judge_b):
         judge.layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     m.ood_scores(x, generator())

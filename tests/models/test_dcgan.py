@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.helpers import batch, generator, missing, parameters, step, train, unlabelled
 from visage.models import base
 from visage.models.dcgan import DCGAN, DCGANConfig
 
@@ -11,42 +12,11 @@ def model(size=16, seed=0):
     return DCGAN(DCGANConfig(latent_dim=8, width=8), size)
 
 
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(seed=2):
-    return base.Step(0, 100, generator(seed))
-
-
-def batch(n=16, size=16):
-    x = 2 * torch.rand(n, 3, size, size, generator=generator(1)) - 1
-    return base.Batch(x, torch.zeros(n, 0))
-
-
 def gradients(m, phase, s=None):
     """The gradient that a phase gives its player, as the loop takes it."""
     loss, _ = phase.loss(batch(), s or step())
-    parameters = [p for module in m.players()[phase.player] for p in module.parameters()]
-    return parameters, torch.autograd.grad(loss, parameters)
-
-
-def iterate(m, n, players=("discriminator", "generator"), lr=2e-3):
-    """The loop of a training, without its amenities; returns the last terms of each player."""
-    adams = {
-        name: torch.optim.Adam([p for q in modules for p in q.parameters()], lr)
-        for name, modules in m.players().items()
-    }
-    g, terms = generator(0), {}
-    for i in range(n):
-        for phase in m.phases():
-            if phase.player in players:
-                loss, terms[phase.player] = phase.loss(batch(), base.Step(i, n, g))
-                parameters = adams[phase.player].param_groups[0]["params"]
-                for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                    parameter.grad = gradient
-                adams[phase.player].step()
-    return terms
+    weights = parameters(m, phase.player)
+    return weights, torch.autograd.grad(loss, weights)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +58,7 @@ def test_players_are_disjoint_and_hold_every_parameter():
 def test_losses_of_known_logits():
     m = model()
     m.discriminator.forward = lambda x: torch.where(x.flatten(1)[:, 0] == 5, 1.0, -2.0)  # real ones are marked by a 5
-    real = base.Batch(torch.full((4, 3, 16, 16), 5.0), torch.zeros(4, 0))
+    real = unlabelled(torch.full((4, 3, 16, 16), 5.0))
     loss, terms = m.discriminator_loss(real, step())
     softplus = nn.functional.softplus
     torch.testing.assert_close(loss, softplus(torch.tensor(-1.0)) + softplus(torch.tensor(-2.0)))
@@ -126,7 +96,7 @@ def test_no_gradient_leaks_from_one_player_to_the_other():
     leaked = torch.autograd.grad(loss, list(m.generator.parameters()), allow_unused=True)
     assert all(g is None for g in leaked)
     before = [p.detach().clone() for p in m.discriminator.parameters()]
-    iterate(m, 1, players=("generator",))
+    train(m, [batch()], ["generator"])
     assert all(torch.equal(a, b) for a, b in zip(before, m.discriminator.parameters(), strict=True))
     for phase in (discriminator, generator_):
         assert all(g.abs().sum() > 0 for g in gradients(m, phase)[1])
@@ -157,7 +127,7 @@ def test_in_evaluation_an_image_is_independent_of_its_batch():
 def test_running_statistics_follow_training_and_rest_in_evaluation():
     m = model()
     buffers = [b.clone() for b in m.buffers()]
-    iterate(m, 2)
+    train(m, [batch()] * 2)
     assert not any(torch.equal(a, b) for a, b in zip(buffers, m.buffers(), strict=True))
     buffers = [b.clone() for b in m.eval().buffers()]
     m.sample(4, generator())
@@ -187,8 +157,7 @@ def test_black_is_minus_one_and_white_one():
 
 def test_capabilities_are_those_of_the_mathematics():
     m = model()
-    missing = {c for c in base.CAPABILITIES if not base.can(m, c)} - set(base.UNLESS_SAID)
-    assert missing == {base.Reconstructs, base.Encodes, base.HasLogProb, base.HasBound} == set(m.why_not())
+    assert missing(m) == {base.Reconstructs, base.Encodes, base.HasLogProb, base.HasBound} == set(m.why_not())
 
 
 def test_the_score_is_high_where_the_discriminator_disbelieves():
@@ -206,9 +175,9 @@ def test_losses_are_float32_under_bf16():
 
 def test_the_discriminator_learns_to_tell_and_the_generator_to_fool():
     m = model()
-    terms = iterate(m, 30, players=("discriminator",))["discriminator"]
+    terms = train(m, [batch()] * 30, ["discriminator"])["discriminator"]
     assert terms["d_real"] > 0.7 > 0.3 > terms["d_fake"]
-    fooled = iterate(m, 60, players=("generator",))["generator"]
+    fooled = train(m, [batch()] * 60, ["generator"])["generator"]
     assert fooled["d_fake"] > 0.5
 
 

@@ -1,19 +1,15 @@
-import copy
 import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.models.flow_laws import FlowLaws, jacobian_of, layers_of, trained_on
+from tests.models.helpers import generator, smooth, unlabelled
 from visage.maths.units import bits_per_dim
 from visage.models import base, glow
-from visage.models.base import Batch, Step
 from visage.models.glow import AffineCoupling, Glow, GlowConfig, Split, TopPrior, ZeroConv, level, step_of_flow
 from visage.nn.flow_layers import ActNorm, Bijection, Chain, InvertibleConv, Squeeze
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def randomize(module: nn.Module) -> nn.Module:
@@ -32,22 +28,6 @@ def model(size: int = 8, levels: int = 2, random: bool = True, width: int = 4) -
     return (randomize(made) if random else made).eval()
 
 
-def images(n: int, size: int = 8, seed: int = 0) -> Tensor:
-    """Smooth random 8-bit images, so that there is something to learn."""
-    g = generator(seed)
-    x = torch.rand(n, 3, 2, 2, generator=g) * 1.6 - 0.8
-    x = nn.functional.interpolate(x, size=size, mode="bilinear") + 0.1 * torch.randn(n, 3, size, size, generator=g)
-    return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-
-
-def batch(x: Tensor) -> Batch:
-    return Batch(x, torch.zeros(len(x), 0))
-
-
-def layers_of(flow: nn.Module, kind: type) -> list:
-    return [layer for layer in flow.modules() if isinstance(layer, kind)]
-
-
 LAYERS = {
     "affine_coupling": (lambda: AffineCoupling(4, 6), (4, 4, 4)),
     "step_of_flow": (lambda: step_of_flow(12, 4), (12, 4, 4)),
@@ -64,27 +44,10 @@ def layer_and_x(request) -> tuple[Bijection, Tensor]:
     return randomize(build().double()), torch.randn(2, *shape, dtype=torch.float64, generator=generator(1))
 
 
-def test_log_det_is_that_of_the_jacobian(layer_and_x):
-    layer, x = layer_and_x
-    _, log_det = layer.to_noise(x)
-    assert log_det.shape == (2,)
-    for one, value in zip(x, log_det, strict=True):
-        jacobian = torch.autograd.functional.jacobian(lambda y: layer.to_noise(y[None])[0].flatten(), one).flatten(1)
-        assert abs(torch.linalg.slogdet(jacobian).logabsdet - value).item() < 1e-8
-
-
-def test_from_noise_undoes_to_noise(layer_and_x):
-    layer, x = layer_and_x
-    z, _ = layer.to_noise(x)
-    assert z.shape == x.shape
-    assert (layer.from_noise(z) - x).abs().max() < 1e-7
-    assert (layer.to_noise(layer.from_noise(x))[0] - x).abs().max() < 1e-5
-
-
 def test_every_pixel_is_transformed_and_every_number_of_the_noise_depends_on_others():
     flow = model(8, 3).double().flow
     x = torch.randn(3, 8, 8, dtype=torch.float64, generator=generator(1))
-    jacobian = torch.autograd.functional.jacobian(lambda y: flow.to_noise(y[None])[0].flatten(), x).flatten(1)
+    jacobian = jacobian_of(flow, x)
     off = (jacobian - torch.diag(jacobian.diagonal())).abs()
     assert (off.amax(1) > 1e-6).all()
     assert (off.amax(0) > 1e-6).all()
@@ -135,7 +98,7 @@ def test_a_fresh_flow_gives_uniform_noise_its_known_bits():
         nn.init.constant_(coupling.net[-1].conv.bias.chunk(2)[0], 20.0)
     v = torch.randint(0, 256, (48, 3, 16, 16), generator=generator(1))
     x = v / 127.5 - 1
-    flow.initialize(batch(x[:32]))
+    flow.initialize(unlabelled(x[:32]))
     with torch.no_grad():
         nats = flow.log_prob(x[32:], generator(2))
     expected = 8 + math.log2(math.sqrt(2 * math.pi * math.e / 12))
@@ -203,90 +166,27 @@ def test_huge_inputs_stay_finite_both_ways():
 # Initialisation
 
 
-def test_act_norms_start_from_the_first_batch_and_only_from_it():
-    flow, x = model(random=False), images(32)
-    flow.initialize(batch(x))
+def test_act_norms_start_from_the_first_unlabelled():
+    flow, x = model(random=False), smooth(32, 8)
+    flow.initialize(unlabelled(x))
     out, _ = flow.flow.inner.layers[0].layers[0].to_noise(Squeeze.squeeze(flow.observe(x, torch.tensor(0.5))))
     std, mean = torch.std_mean(out, dim=(0, 2, 3), correction=0)
     torch.testing.assert_close(mean, torch.zeros(12), atol=1e-4, rtol=0)
     torch.testing.assert_close(std, torch.ones(12), atol=1e-4, rtol=0)
-    before = copy.deepcopy(flow.state_dict())
-    flow.train()
-    flow.loss(batch(images(8, seed=5)), Step(0, 10, generator()))
-    flow.log_prob(images(8, seed=6), generator())
-    for key, value in before.items():
-        assert torch.equal(flow.state_dict()[key], value), key
-
-
-def test_initialisation_of_constant_images_stays_finite():
-    flow = model(random=False)
-    flow.initialize(batch(torch.full((4, 3, 8, 8), -1.0)))
-    assert flow.log_prob(images(2), generator()).isfinite().all()
-    assert flow.sample(2, generator()).isfinite().all()
 
 
 # Training and capabilities
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Glow, list[float]]:
-    """A small flow after 60 steps on one batch, and the loss of each step in bits per dimension."""
-    flow = model(16, random=False, width=16).train()
-    flow.initialize(batch(images(16, 16)))
-    adam, bits = torch.optim.Adam(flow.parameters(), lr=3e-3), []
-    for i in range(60):
-        loss, terms = flow.loss(batch(images(16, 16)), Step(i, 60, generator(i)))
-        adam.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(flow.parameters(), 50.0)
-        adam.step()
-        bits.append(terms["bits_per_dim"].item())
-    return flow.eval(), bits
+def trained() -> tuple[Glow, float]:
+    return trained_on(model(16, random=False, width=16), smooth(16), 20)
 
 
-def test_loss_falls_and_is_the_mean_of_log_prob(trained, monkeypatch):
-    flow, bits = trained
-    assert bits[-1] < bits[0] - 0.5
-    x = images(6, 16)
-    u = torch.full((6, 3, 16, 16), 0.25)
-    monkeypatch.setattr(torch, "rand", lambda shape, generator: u[0] if len(shape) == 3 else u)  # both
-    loss, terms = flow.loss(batch(x), Step(0, 1, generator(3)))
-    nats = flow.log_prob(x, generator(3))
-    assert loss.item() == pytest.approx(-nats.mean().item(), rel=1e-6)
-    assert terms["bits_per_dim"].item() == pytest.approx(bits_per_dim(nats.mean().item(), 768), rel=1e-6)
-    assert not terms["bits_per_dim"].requires_grad
-
-
-@torch.no_grad()
-def test_log_prob_in_float32_is_that_of_float64_and_ignores_autocast(trained):
-    flow, _ = trained
-    x = images(8, 16, seed=3)
-    plain = flow.log_prob(x, generator(4))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = flow.log_prob(x, generator(4))
-        loss = flow.loss(batch(x), Step(0, 1, generator(4)))[0].item()
-    double = copy.deepcopy(flow).double().log_prob(x.double(), generator(4))
-    assert bits_per_dim((plain - cast).abs().max(), 768).abs() < 1e-6
-    assert bits_per_dim((plain - double).abs().max(), 768).abs() < 1e-3
-    assert bits_per_dim(-loss, 768) == pytest.approx(bits_per_dim(plain.mean().item(), 768), abs=0.05)
-
-
-@torch.no_grad()
-def test_what_is_said_of_an_image_does_not_depend_on_its_batch(trained):
-    flow, _ = trained
-    x = images(6, 16, seed=2)
-    together = flow.log_prob(x, generator(4))
-    other = flow.log_prob(torch.cat([x[:1], -x[1:]]), generator(4))
-    for one in (flow.log_prob(x[:1], generator(4))[0], other[0]):
-        assert bits_per_dim((together[0] - one).item(), 768) == pytest.approx(0, abs=1e-6)
-
-
-@torch.no_grad()
-def test_decoding_a_code_returns_the_image(trained):
-    flow, _ = trained
-    x = images(8, 16, seed=3)
-    assert flow.encode(x).shape == (8, 768)
-    torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-6)
+class TestLaws(FlowLaws):
+    @staticmethod
+    def build(size: int = 8, random: bool = True) -> Glow:
+        return model(size, random=random)
 
 
 def test_every_grey_value_lies_within_a_half_and_comes_back():
@@ -297,16 +197,6 @@ def test_every_grey_value_lies_within_a_half_and_comes_back():
         y = flow.observe(x, torch.tensor(u))
         torch.testing.assert_close(y.flatten(), (torch.arange(192) + u) / 256 - 0.5)
         torch.testing.assert_close(flow.decode(y.flatten(1)), x)
-
-
-@torch.no_grad()
-def test_samples_are_8_bit_images_that_do_not_depend_on_how_many_are_drawn(trained):
-    flow, _ = trained
-    many, one = flow.sample(5, generator(9)), flow.sample(1, generator(9))
-    assert many.shape == (5, 3, 16, 16)
-    assert many.abs().max() <= 1
-    torch.testing.assert_close((many + 1) * 127.5, ((many + 1) * 127.5).round(), rtol=0, atol=1e-4)
-    torch.testing.assert_close(many[:1], one, rtol=0, atol=2.1 / 255)
 
 
 @torch.no_grad()
@@ -322,18 +212,6 @@ def test_temperature_scales_the_noise_of_every_level(trained):
     assert slope.item() == pytest.approx(0.5, abs=0.05)  # but for the rounding to 8 bits
 
 
-def test_all_noise_comes_from_the_generator(trained):
-    flow, _ = trained
-    x, results = images(4, 16), []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        loss, _ = flow.loss(batch(x), Step(0, 1, generator(3)))
-        results.append((loss, flow.log_prob(x, generator(3)), flow.sample(2, generator(3)), flow.encode(x)))
-    for a, b in zip(*results, strict=True):
-        assert torch.equal(a, b)
-    assert not torch.equal(flow.log_prob(x, generator(3)), flow.log_prob(x, generator(4)))
-
-
 def test_capabilities_are_those_of_the_mathematics():
     flow = model()
     can = {base.Samples, base.Encodes, base.Decodes, base.HasLogProb}
@@ -345,14 +223,3 @@ def test_capabilities_are_those_of_the_mathematics():
 def test_size_must_suit_the_levels():
     with pytest.raises(ValueError, match="multiple of 8, not 12: set fewer levels"):
         model(12, levels=3)
-
-
-def test_the_gradient_in_the_image_is_that_of_finite_differences_in_its_values():
-    # v and u enter as (v + u) / 256 alone, and v is 127.5 (x + 1)
-    flow, x = model().double(), images(2).double().requires_grad_()
-    u = 0.1 + 0.8 * torch.rand(x.shape, generator=generator(3), dtype=torch.float64)
-    direction = torch.randn(x.shape, generator=generator(4), dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(flow.log_density(x, u).sum(), x)
-    with torch.no_grad():
-        up, down = (flow.log_density(x, u + h * direction).sum() for h in (1e-4, -1e-4))
-    assert (gradient * direction).sum().item() == pytest.approx(127.5 * ((up - down) / 2e-4).item(), rel=1e-5)

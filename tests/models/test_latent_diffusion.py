@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from visage.models import base
+from tests.models.helpers import (
+    ExactDenoiser,
+    ddim_factor,
+    gaussian,
+    generator,
+    inputs_of,
+    outputs_of,
+    step,
+    unlabelled,
+)
 from visage.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, betas
 
 CONFIG = {
@@ -46,28 +55,8 @@ def model(seed=0, **changes):
     return LatentDiffusion(LatentDiffusionConfig(**CONFIG | changes), 16, Stage())
 
 
-def batch(n=64, size=16):
-    x = torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
-    return base.Batch(x, torch.zeros(n, 0))
-
-
-def step(seed=2):
-    return base.Step(0, 10, torch.Generator().manual_seed(seed))
-
-
-class Exact(nn.Module):
-    """The prediction of noise that is exact where latents are N(0, std^2 I)."""
-
-    def __init__(self, abar, std=1.0, prediction="epsilon"):
-        super().__init__()
-        self.abar, self.std, self.prediction = abar, std, prediction
-
-    def forward(self, z, t):  # t is in thousandths of T
-        abar = self.abar[(t * (len(self.abar) - 1) / 1000).round().long()].reshape(-1, 1, 1, 1)
-        eps = z * (1 - abar).sqrt() / (abar * self.std**2 + 1 - abar)
-        if self.prediction == "epsilon":
-            return eps
-        return (eps - (1 - abar).sqrt() * z) / abar.sqrt()  # sqrt(abar) eps - sqrt(1 - abar) z_0
+def batch(n=64):
+    return unlabelled(gaussian(n, 1.0).float().clamp(-1, 1))
 
 
 def test_noise_schedule():
@@ -96,7 +85,7 @@ def test_scale_makes_latents_of_unit_variance_and_is_kept():
 def test_scale_is_applied_once_each_way():
     m = model()
     m.initialize(batch())
-    m.unet = Exact(m.abar, std=1.0)
+    m.unet = ExactDenoiser(m.abar, "epsilon", 1.0)
     x = batch(2).x
     z = m.latents(x, torch.Generator())
     torch.testing.assert_close(m.first.decompress(z / m.scale), m.first.reconstruct(x))
@@ -124,42 +113,35 @@ def test_loss_of_the_exact_prediction_is_its_known_minimum(prediction):
     """For N(0, I) latents and any prediction of its mean, the error left is known in closed form."""
     m = model(prediction=prediction)
     m.scale.fill_(1 / STD)
-    m.unet = Exact(m.abar, 1.0, prediction)
-    x = torch.randn(4096, 3, 16, 16, generator=torch.Generator().manual_seed(3))
-    loss, _ = m.loss(base.Batch(x, torch.zeros(4096, 0)), step())
+    m.unet = ExactDenoiser(m.abar, prediction, 1.0)
+    loss, _ = m.loss(unlabelled(gaussian(4096, 1.0).float()), step())
     # Var(eps | z_t) = abar; v is uncorrelated with z_t, so that all of its variance, 1, is left
-    expected = m.abar[1:].mean() if prediction == "epsilon" else torch.tensor(1.0).double()
-    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=0)
+    expected = m.abar[1:].mean().item() if prediction == "epsilon" else 1.0
+    assert loss.item() == pytest.approx(expected, rel=2e-2)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_sampler_gives_the_distribution_that_the_exact_prediction_is_of(prediction):
     m = model(prediction=prediction, timesteps=1000)
-    m.unet = Exact(m.abar, 0.5, prediction)
-    z_t = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    z0 = m.ddim(z_t, m.times()[::-1])
-    # DDIM of a Gaussian scales: the factor is a product over the steps, worked out here in another way
-    factor = torch.tensor(1.0).double()
-    times = m.times()
-    for s, t in zip(times[-2::-1], times[:0:-1], strict=True):
-        a_t, a_s = m.abar[t], m.abar[s]
-        v = a_t * 0.25 + 1 - a_t
-        factor = factor * (a_s.sqrt() * a_t.sqrt() * 0.25 / v + (1 - a_s).sqrt() * (1 - a_t).sqrt() / v)
+    m.unet = ExactDenoiser(m.abar, prediction, 0.5)
+    z_t = gaussian(20, 1.0, size=8)
+    z0 = m.first.compress(m.eval().decode(z_t), None)  # the stage's decoder undoes its encoder
+    factor = ddim_factor(m.abar, m.times()[::-1], 0.5)
     torch.testing.assert_close(z0, factor * z_t)
-    assert factor.item() == pytest.approx(0.5, rel=0.06)  # a Gaussian contracts a little with 100 steps
+    assert factor == pytest.approx(0.5, rel=0.06)  # a Gaussian contracts a little with 100 steps
 
 
 def test_nothing_is_clipped():
     m = model(timesteps=1000)
-    m.unet = Exact(m.abar, 4.0)
-    z0 = m.ddim(torch.full((1, 3, 8, 8), 2.0).double(), m.times()[::-1])
+    m.unet = ExactDenoiser(m.abar, "epsilon", 4.0)
+    z0 = m.first.compress(m.eval().decode(torch.full((1, 3, 8, 8), 2.0).double()), None)
     assert z0.min() > 4
 
 
 def test_encoding_is_the_way_back():
     m = model(timesteps=1000, sampling_steps=200)
     m.initialize(batch())
-    m.unet = Exact(m.abar, 1.0)
+    m.unet = ExactDenoiser(m.abar, "epsilon", 1.0)
     x = batch(3).x[:, :, ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3)
     m.eval()
     torch.testing.assert_close(m.decode(m.encode(x).double()), x.double(), rtol=0, atol=0.03)
@@ -173,22 +155,21 @@ def test_what_cannot_compress_is_no_first_stage():
 
 
 def test_features_are_the_middle_of_the_network_for_latents_with_little_noise():
-    m, x, given, middle = model().eval(), batch(3).x, [], []
+    m, x = model().eval(), batch(3).x
     m.scale.fill_(1 / STD)
-    m.unet.stem.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    m.unet.middle[-1].register_forward_hook(lambda _, inputs, output: middle.append(output))
+    given, middle = inputs_of(m.unet.stem), outputs_of(m.unet.middle[-1])
     with torch.no_grad():
         features = m.features(x)
     torch.testing.assert_close(features, middle[0].mean((2, 3)))
     abar = m.abar[10].item()  # of 100
-    eps = (given[0] - abar**0.5 * x[:, :, ::2, ::2]) / (1 - abar) ** 0.5
+    eps = (given[0][0] - abar**0.5 * x[:, :, ::2, ::2]) / (1 - abar) ** 0.5
     assert abs(eps.std().item() - 1) < 0.2
     torch.testing.assert_close(eps[0], eps[2], rtol=0, atol=1e-5)
 
 
 def test_a_sample_takes_as_many_calls_as_it_says():
-    m, calls = model(sampling_steps=7).eval(), []
-    m.unet.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    m = model(sampling_steps=7).eval()
+    calls = inputs_of(m.unet)
     with torch.no_grad():
-        m.sample(2, torch.Generator().manual_seed(0))
+        m.sample(2, generator(0))
     assert len(calls) + 1 == m.sample_calls  # and the decoder

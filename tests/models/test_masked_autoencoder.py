@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.models.helpers import generator, step, train, uniform, unlabelled
 from visage.models import base
 from visage.models.masked_autoencoder import (
     Block,
@@ -33,26 +34,10 @@ def model(size=16, seed=0, **changes):
     return MaskedAutoencoder(MaskedAutoencoderConfig(**SMALL | changes), size)
 
 
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(seed=2):
-    return base.Step(0, 100, generator(seed))
-
-
-def images(n=6, size=16, seed=1):
-    return 2 * torch.rand(n, 3, size, size, generator=generator(seed)) - 1
-
-
 def flags(n=32, seed=1):
     """A random colour on the left and its negative on the right: what is hidden follows from what is seen and where."""
     colour = 2 * torch.rand(n, 3, 1, 1, generator=generator(seed)) - 1
     return (colour * torch.tensor([1.0, -1.0]).repeat_interleave(8)).expand(-1, -1, 16, -1)
-
-
-def batch(x):
-    return base.Batch(x, torch.zeros(len(x), 0))
 
 
 def pixels_of(places, count=16, patch=4):
@@ -66,7 +51,7 @@ def pixels_of(places, count=16, patch=4):
 
 
 def test_patches_are_rows_of_pixels_and_come_back_exactly():
-    x = images(2, 12)
+    x = uniform(2, 12)
     blocks = F.unfold(x, 4, stride=4).unflatten(1, (3, 16)).permute(0, 3, 2, 1).flatten(2)  # another way to cut
     assert torch.equal(patchify(x, 4), blocks)
     assert torch.equal(unpatchify(patchify(x, 4), 4), x)
@@ -117,7 +102,7 @@ def test_a_block_is_pytorchs_pre_norm_layer():
 def test_each_visible_patch_reaches_the_encoder_with_the_code_of_its_own_place():
     m = model()
     m.encoder.blocks, m.encoder.norm = nn.Identity(), nn.Identity()
-    patches, visible = patchify(images(2), 4), torch.tensor([[7, 2, 11], [0, 15, 3]])
+    patches, visible = patchify(uniform(2), 4), torch.tensor([[7, 2, 11], [0, 15, 3]])
     tokens = m.encoder(patches, visible)
     assert tokens.shape == (2, 4, 16)
     assert torch.equal(tokens[:, 0], m.encoder.class_token.expand(2, -1))
@@ -145,14 +130,14 @@ def test_the_decoder_puts_tokens_back_in_their_places():
 
 @torch.no_grad()
 def test_the_decoder_knows_which_hidden_place_it_predicts():
-    predicted = model().predict(images(1), torch.tensor([[0, 5, 10, 15]]))[0]
+    predicted = model().predict(uniform(1), torch.tensor([[0, 5, 10, 15]]))[0]
     hidden = predicted[[1, 2, 3, 4, 6]]
     assert (hidden[:, None] - hidden).abs().amax(2).add(torch.eye(5)).min() > 1e-3
 
 
 @torch.no_grad()
 def test_hidden_patches_are_never_seen_and_moved_ones_are():
-    m, x = model(), images(1)
+    m, x = model(), uniform(1)
     visible = torch.tensor([[1, 6, 8, 13]])
     seen = pixels_of(visible)
     predicted = m.predict(x, visible)
@@ -190,7 +175,7 @@ def test_parameter_count_of_the_full_recipe():
 
 
 def test_error_of_known_predictions():
-    m, x = model(), images(2)
+    m, x = model(), uniform(2)
     visible = torch.tensor([[7, 2, 11, 4], [0, 15, 3, 9]])
     offsets = torch.arange(16.0)[None, :, None]
     m.predict = lambda *_: patchify(x, 4) + offsets  # patch i is wrong by i
@@ -199,7 +184,7 @@ def test_error_of_known_predictions():
 
 
 def test_only_hidden_patches_count():
-    m, x, visible = model(), images(1), torch.tensor([[1, 6, 8, 13]])
+    m, x, visible = model(), uniform(1), torch.tensor([[1, 6, 8, 13]])
     predicted = m.predict(x, visible).detach().requires_grad_()
     m.predict = lambda *_: predicted
     error = m.error(x, visible)
@@ -213,7 +198,7 @@ def test_only_hidden_patches_count():
 
 
 def test_normalised_targets_have_mean_zero_and_unbiased_deviation_one():
-    m, x, visible = model(normalize_targets=True), images(1), torch.tensor([[1, 6, 8, 13]])
+    m, x, visible = model(normalize_targets=True), uniform(1), torch.tensor([[1, 6, 8, 13]])
     m.predict = lambda *_: torch.zeros(1, 16, 48)
     torch.testing.assert_close(m.error(x, visible), torch.tensor([47 / 48]), atol=1e-4, rtol=0)
     wanted = F.layer_norm(patchify(x, 4), (48,), eps=0.0) * math.sqrt(47 / 48)
@@ -239,39 +224,34 @@ def test_masks_hide_the_share_of_patches_that_is_asked_for_each_equally_often():
 def test_in_training_every_image_has_a_mask_of_its_own():
     m, seen = model(), []
     m.error = lambda x, visible: seen.append(visible) or torch.zeros(len(x))
-    m.loss(batch(images(8)), step())
-    m.loss(batch(images(8)), step(seed=3))
+    m.loss(unlabelled(uniform(8)), step())
+    m.loss(unlabelled(uniform(8)), step(seed=3))
     assert seen[0].shape == (8, 4)
     assert len({tuple(row.tolist()) for row in torch.cat(seen)}) == 16
 
 
 def test_all_noise_comes_from_the_generator():
-    m, x = model(), images()
+    m, x = model(), uniform(6)
     torch.manual_seed(1)
-    one = m.loss(batch(x), step(seed=7))[0].item()
+    one = m.loss(unlabelled(x), step(seed=7))[0].item()
     torch.manual_seed(2)
-    assert m.loss(batch(x), step(seed=7))[0].item() == one
-    assert m.loss(batch(x), step(seed=8))[0].item() != one
+    assert m.loss(unlabelled(x), step(seed=7))[0].item() == one
+    assert m.loss(unlabelled(x), step(seed=8))[0].item() != one
 
 
 def test_the_loss_is_float32_under_bf16():
-    m, x = model(), images()
+    m, x = model(), uniform(6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, _ = m.loss(batch(x), step())
+        loss, _ = m.loss(unlabelled(x), step())
         codes = m.encode(x)
     assert loss.dtype == codes.dtype == torch.float32
-    torch.testing.assert_close(loss, m.loss(batch(x), step())[0], rtol=0.03, atol=0)
+    torch.testing.assert_close(loss, m.loss(unlabelled(x), step())[0], rtol=0.03, atol=0)
 
 
 @pytest.fixture(scope="module")
 def trained():
     m = model(dim=32, decoder_dim=32)
-    adam, g = torch.optim.AdamW(m.parameters(), 3e-3, betas=(0.9, 0.95)), generator()
-    for i in range(240):
-        loss, _ = m.loss(batch(flags(seed=i)), base.Step(i, 240, g))
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
+    train(m, [unlabelled(flags(seed=i)) for i in range(240)], lr=3e-3, betas=(0.9, 0.95))
     return m.eval()
 
 
@@ -286,7 +266,7 @@ def test_training_finds_what_is_hidden(trained):
 
 @torch.no_grad()
 def test_inpainting_keeps_what_is_visible_and_puts_predictions_in_their_places():
-    m, x, y = model(), images(5), images(5, seed=9)
+    m, x, y = model(), uniform(5), uniform(5, seed=9)
     m.predict = lambda *_: patchify(1.5 * y, 4)
     completed, hidden = m.inpaint(x, generator(4))
     visible = m.draw_visible(5, generator(4))
@@ -295,8 +275,8 @@ def test_inpainting_keeps_what_is_visible_and_puts_predictions_in_their_places()
 
 
 @torch.no_grad()
-def test_what_is_said_of_an_image_does_not_depend_on_its_batch():
-    m, x = model().eval(), images()
+def test_what_is_said_of_an_image_does_not_depend_on_its_unlabelled():
+    m, x = model().eval(), uniform(6)
     for ask in (
         lambda x: m.inpaint(x, generator())[0],
         lambda x: m.inpaint(x, generator())[1],
@@ -308,7 +288,7 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_batch():
 
 @torch.no_grad()
 def test_the_code_is_the_mean_of_the_patch_tokens():
-    m, x = model().eval(), images(3)
+    m, x = model().eval(), uniform(3)
     tokens = m.encoder(patchify(x, 4), torch.arange(16).flip(0).expand(3, -1))  # in another order
     torch.testing.assert_close(m.encode(x), tokens[:, 1:].mean(1))
 
@@ -319,7 +299,7 @@ def test_scores_use_the_same_masks_for_every_image_and_every_generator(trained):
     score = trained.ood_scores(x, generator(1))["masked_error"]
     assert torch.equal(trained.ood_scores(x, generator(2))["masked_error"], score)
     torch.testing.assert_close(trained.ood_scores(x.flip(0), generator(1))["masked_error"].flip(0), score)
-    assert trained.ood_scores(images(6), generator(1))["masked_error"].min() > 2 * score.max()  # noise is no flag
+    assert trained.ood_scores(uniform(6), generator(1))["masked_error"].min() > 2 * score.max()  # noise is no flag
 
 
 def test_capabilities_are_those_of_the_mathematics():

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.models.helpers import generator, inputs_of, missing, outputs_of, rounded, step, unlabelled
 from visage.maths.units import bits_per_dim
 from visage.models import base
 from visage.models import score_sde as module
@@ -50,17 +51,9 @@ def model(size=16, **changes):
     return ScoreSDE(dataclasses.replace(SETTINGS, **changes), size).eval()
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(seed=0):
-    return base.Step(0, 100, generator(seed))
-
-
 def batch(n=16, std=0.4, size=16):
     x = (std * torch.randn(n, 3, size, size, generator=generator(1))).clamp(-1, 1)
-    return base.Batch(((x + 1) * 127.5).round() / 127.5 - 1, torch.zeros(n, 0))
+    return unlabelled(rounded(x))
 
 
 def columns(v):
@@ -168,7 +161,7 @@ def test_training_images_are_dequantised_with_noise_of_their_own():
     m.times = lambda u: torch.full_like(u, T_MIN)
     m.score = lambda x, t: seen.append(x) or torch.zeros_like(x)
     x = torch.full((64, 3, 16, 16), 1.0)
-    m.loss(base.Batch(x, torch.zeros(64, 0)), step())
+    m.loss(unlabelled(x), step())
     y = seen[0]  # 2 (255 + u) / 256 - 1, and sigma = 0.001
     assert y.mean().item() == pytest.approx(2 * 255.5 / 256 - 1, abs=1e-4)
     assert y.std().item() == pytest.approx(math.hypot(2 / 256 / math.sqrt(12), 0.001), rel=0.02)
@@ -415,8 +408,7 @@ def test_the_ood_score_is_the_error_of_the_denoiser_at_every_level_with_one_nois
 
 def test_capabilities_are_those_of_the_mathematics():
     m = model()
-    missing = {c for c in base.CAPABILITIES if not base.can(m, c)} - set(base.UNLESS_SAID)
-    assert missing == {base.Reconstructs, base.HasLogProb, base.HasBound} == set(m.why_not())
+    assert missing(m) == {base.Reconstructs, base.HasLogProb, base.HasBound} == set(m.why_not())
     assert base.can(m, base.EstimatesLogProb)
     assert base.can(m, base.HasVariants)
 
@@ -428,8 +420,8 @@ def test_sizes_that_cannot_be_halved_are_refused():
 
 @pytest.mark.parametrize(("sampler", "snr"), [("pc", 0.17), ("pc", 0.0), ("ode", 0.17)])
 def test_a_sample_takes_as_many_calls_as_it_says(sampler, snr):
-    m, calls = model(sampler=sampler, snr=snr), []
-    m.net.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    m = model(sampler=sampler, snr=snr)
+    calls = inputs_of(m.net)
     with torch.no_grad():
         m.sample(2, generator())
     assert len(calls) == m.sample_calls
@@ -437,17 +429,15 @@ def test_a_sample_takes_as_many_calls_as_it_says(sampler, snr):
 
 @pytest.mark.parametrize("name", ["vp", "ve"])
 def test_features_are_the_middle_of_the_network_for_images_with_little_noise(name):
-    m, x, times, given, middle = model(sde=name), batch(3).x, [], [], []
-    m.net.time.register_forward_pre_hook(lambda _, inputs: times.append(inputs[0]))
-    m.net.stem.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    m.net.middle[-1].register_forward_hook(lambda _, inputs, output: middle.append(output))
+    m, x = model(sde=name), batch(3).x
+    times, given, middle = inputs_of(m.net.time), inputs_of(m.net.stem), outputs_of(m.net.middle[-1])
     with torch.no_grad():
         features = m.features(x)
         t = m.sde.time(torch.tensor(0.3, dtype=torch.float64).log())
         m.score(torch.zeros_like(x), t.float().expand(3))
     torch.testing.assert_close(features, middle[0].mean((2, 3)))
-    torch.testing.assert_close(times[0], times[1])
+    torch.testing.assert_close(times[0][0], times[1][0])
     y = 2 * ((x + 1) * 127.5 + 0.5) / 256 - 1
-    epsilon = (math.sqrt(1.09) * torch.nn.functional.pixel_shuffle(given[0], 2) - y) / 0.3
+    epsilon = (math.sqrt(1.09) * torch.nn.functional.pixel_shuffle(given[0][0], 2) - y) / 0.3
     assert epsilon.std().item() == pytest.approx(1, abs=0.1)
     torch.testing.assert_close(epsilon[0], epsilon[2], rtol=0, atol=1e-5)

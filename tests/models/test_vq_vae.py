@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from visage.maths.pixels import to_float
+from tests.models.helpers import generator, parameters, smooth, step, train, unlabelled
 from visage.models import base
 from visage.models.vq_vae import VQVAE, Codebook, PixelCNN, VQVAEConfig
 
@@ -47,40 +46,13 @@ def pixelcnn(**changes):
     return net
 
 
-def images(n, size=16, seed=1):
-    """Smooth 8-bit images in [-1, 1]."""
-    coarse = torch.rand(n, 3, 4, 4, generator=generator(seed))
-    smooth = F.interpolate(coarse, size=(size, size), mode="bilinear")
-    return to_float((255 * smooth).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous())
-
-
-def batch(n=8, size=16, seed=1):
-    return base.Batch(images(n, size, seed), torch.zeros(n, 0))
-
-
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(index=0, seed=2):
-    return base.Step(index, 100, generator(seed))
+def batch(n=8):
+    return unlabelled(smooth(n))
 
 
 def arranged(vectors, side):
     """Vectors (B * side * side, D) as an encoder's output (B, D, side, side)."""
     return vectors.reshape(-1, side, side, vectors.shape[1]).permute(0, 3, 1, 2)
-
-
-def train(m, phase, steps, lr=3e-3):
-    """The loop of a training, without its amenities; returns the last loss and terms."""
-    parameters = [p for module in m.players()[phase.player] for p in module.parameters()]
-    adam, g = torch.optim.Adam(parameters, lr), generator(0)
-    for i in range(steps):
-        loss, terms = phase.loss(batch(), base.Step(i, steps, g))
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        adam.step()
-    return loss.item(), terms
 
 
 def moved(m, run):
@@ -159,7 +131,7 @@ def test_the_decoder_sees_embeddings_and_not_what_the_encoder_said():
 
 def test_the_commitment_draws_the_encoder_alone_towards_its_embeddings():
     m = model().eval()
-    weights = [p for module in m.players()["autoencoder"] for p in module.parameters()]
+    weights = parameters(m, "autoencoder")
     grads = []
     for beta in (0.0, 0.25):
         m.config = dataclasses.replace(SMALL, commitment=beta)
@@ -271,7 +243,7 @@ def test_only_a_training_step_of_the_autoencoder_moves_the_codebook():
     assert moved(m, lambda: m.autoencoder_loss(batch(), step())) == buffers
     assert moved(m, lambda: m.prior_loss(batch(), step())) == set()
     m.eval()
-    x = images(3)
+    x = smooth(3)
 
     def evaluate():
         m.autoencoder_loss(batch(), step())
@@ -393,10 +365,10 @@ def test_nothing_of_the_autoencoder_moves_while_the_prior_learns():
     m = model()
     m.initialize(batch())
     loss, _ = m.prior_loss(batch(), step())
-    autoencoder = [p for module in m.players()["autoencoder"] for p in module.parameters()]
+    autoencoder = parameters(m, "autoencoder")
     assert all(g is None for g in torch.autograd.grad(loss, autoencoder, allow_unused=True))
-    assert all(name.startswith("prior_net") for name in moved(m, lambda: train(m, m.phases()[1], 2)))
-    assert all(not name.startswith("prior_net") for name in moved(m, lambda: train(m, m.phases()[0], 2)))
+    assert all(name.startswith("prior_net") for name in moved(m, lambda: train(m, [batch()] * 2, ["prior"])))
+    assert all(not name.startswith("prior_net") for name in moved(m, lambda: train(m, [batch()] * 2, ["autoencoder"])))
 
 
 def test_the_prior_is_trained_on_the_codes_that_evaluation_sees():
@@ -423,7 +395,7 @@ def test_losses_are_per_dimension_and_per_code():
 
 @torch.no_grad()
 def test_distortion_by_hand():
-    m, x = model(), images(1)
+    m, x = model(), smooth(1)
     m.decoder.forward = lambda z: torch.full((1, 3, 16, 16), 0.1)
     m.decoder.shift.copy_(torch.tensor([0.0, 0.1, -0.1])[:, None, None])
     scale = 0.1 * torch.tensor([1.0, math.e, 1 / math.e]).double()[:, None, None]  # shifts count tenfold
@@ -439,13 +411,13 @@ def test_a_prior_that_knows_nothing_costs_log_k_a_code():
     m = model()
     for p in m.prior_net.head[-1].parameters():
         p.zero_()
-    rate = m.eval().bound(images(3), generator()).rate
+    rate = m.eval().bound(smooth(3), generator()).rate
     torch.testing.assert_close(rate, torch.full((3,), 16 * math.log(16)))
 
 
 @torch.no_grad()
 def test_the_bound_stays_below_the_sum_over_all_codes():
-    m, x = model(size=8, codes=2).eval(), images(4, size=8)
+    m, x = model(size=8, codes=2).eval(), smooth(4, size=8)
     grids = every_grid()
     joint = torch.stack([-m.distortion(x, m.codebook.lookup(k.expand(4, 2, 2))) - m.rate(k[None]) for k in grids])
     bound = m.bound(x, generator())
@@ -481,7 +453,7 @@ def arranged_back(z):
 
 @torch.no_grad()
 def test_the_code_of_an_image_is_what_the_encoder_says_before_it_is_quantised():
-    m, x = model().eval(), images(3)
+    m, x = model().eval(), smooth(3)
     torch.testing.assert_close(m.encode(x), m.encoder(x).flatten(1))
     assert torch.cdist(arranged_back(m.encode(x)), m.codebook.embeddings).amin(1).min() > 1e-3
     torch.testing.assert_close(m.reconstruct(x), m.decoder(m.codebook.lookup(m.codes(x))).clamp(-1, 1))
@@ -489,7 +461,7 @@ def test_the_code_of_an_image_is_what_the_encoder_says_before_it_is_quantised():
 
 @torch.no_grad()
 def test_ood_scores_are_the_rate_and_the_distance_from_the_codebook():
-    m, x = model().eval(), images(3)
+    m, x = model().eval(), smooth(3)
     scores = m.ood_scores(x, generator())
     assert list(scores) == ["rate", "quantization"]
     torch.testing.assert_close(scores["rate"], m.bound(x, generator()).rate)
@@ -503,11 +475,8 @@ def test_ood_scores_are_the_rate_and_the_distance_from_the_codebook():
 def test_a_trained_model_reconstructs_and_knows_its_codes():
     m, x = model(), batch().x
     m.initialize(batch())
-    autoencoder, prior = m.phases()
-    _, terms = train(m, autoencoder, 120, lr=5e-3)
-    assert terms["perplexity"] > 8
-    loss, _ = train(m, prior, 60, lr=1e-2)
-    assert loss < 0.75 * math.log(16)
+    assert train(m, [batch()] * 120, ["autoencoder"], lr=5e-3)["autoencoder"]["perplexity"] > 8
+    assert train(m, [batch()] * 60, ["prior"], lr=1e-2)["prior"]["loss"] < 0.75 * math.log(16)
     m.eval()
     with torch.no_grad():
         error = (m.reconstruct(x) - x).square().mean()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.helpers import batch, generator, parameters, step, train, uniform, unlabelled
 from visage.models import base
 from visage.models.wgan import WGAN, ResidualBlock, WGANConfig
 from visage.training.loop import total_steps
@@ -29,22 +30,6 @@ def model(config, size=16, seed=0):
     return WGAN(config, size)
 
 
-def generator(seed=2):
-    return torch.Generator().manual_seed(seed)
-
-
-def step(seed=2):
-    return base.Step(0, 100, generator(seed))
-
-
-def images(n=8, seed=1):
-    return 2 * torch.rand(n, 3, 16, 16, generator=generator(seed)) - 1
-
-
-def batch(n=8):
-    return base.Batch(images(n), torch.zeros(n, 0))
-
-
 class Linear(nn.Module):
     """f(x) = <w, x>, whose slope is |w| everywhere."""
 
@@ -54,27 +39,6 @@ class Linear(nn.Module):
 
     def forward(self, x):
         return (x * self.w).flatten(1).sum(1)
-
-
-def parameters(m, player):
-    return [p for module in m.players()[player] for p in module.parameters()]
-
-
-def train(m, n, players=("critic", "generator"), lr=2e-3, data=None):
-    """The loop of a training, without its amenities; returns the last terms of each player."""
-    kind = torch.optim.RMSprop if m.config.constraint == "clip" else torch.optim.Adam
-    optimizers = {name: kind(parameters(m, name), lr) for name in m.players()}
-    g, terms = generator(0), {}
-    for i in range(n):
-        for phase in m.phases():
-            if phase.player in players:
-                loss, terms[phase.player] = phase.loss(data or batch(), base.Step(i, n, g))
-                mine = parameters(m, phase.player)
-                for p, gradient in zip(mine, torch.autograd.grad(loss, mine), strict=True):
-                    p.grad = gradient
-                optimizers[phase.player].step()
-                phase.after()
-    return terms
 
 
 # --- Settings and networks
@@ -117,7 +81,7 @@ def test_parameter_counts(config, size, counts):
 
 @pytest.mark.parametrize("resize", ["double", "halve"])
 def test_a_residual_block_adds_to_its_resized_input(resize):
-    block, x = ResidualBlock(3, 5, "layer", resize), images(2)
+    block, x = ResidualBlock(3, 5, "layer", resize), uniform(2)
     nn.init.zeros_(block.conv2.weight)
     nn.init.zeros_(block.conv2.bias)
     direct = (x.movedim(1, 3) @ block.skip.weight[:, :, 0, 0].T + block.skip.bias).movedim(3, 1)
@@ -135,7 +99,7 @@ def test_layer_normalisation_is_over_all_channels_and_positions_of_an_image():
     m = model(RESIDUAL)
     seen = []
     m.critic.layers[1].norm1.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    m.critic(torch.cat([images(2), 0.1 * images(2)]))
+    m.critic(torch.cat([uniform(2), 0.1 * uniform(2)]))
     torch.testing.assert_close(seen[0].flatten(1).mean(1), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(seen[0].flatten(1).var(1, unbiased=False), torch.ones(4), atol=5e-3, rtol=0)
     assert seen[0].mean((2, 3)).abs().max() > 0.01  # not channel by channel
@@ -143,7 +107,7 @@ def test_layer_normalisation_is_over_all_channels_and_positions_of_an_image():
 
 @ALL
 def test_the_critic_may_say_any_number(config):
-    m, x = model(config), images()
+    m, x = model(config), uniform(8)
     before = m.critic(x)
     with torch.no_grad():
         m.critic.layers[-2].weight.mul_(1e6)
@@ -167,7 +131,7 @@ def test_generated_images_are_tanh_outputs(config):
 def test_losses_of_known_opinions():
     m = model(CLIP)
     m.critic.forward = lambda x: torch.where(x.flatten(1)[:, 0] == 5, 3.0, -2.0)  # real ones are marked by a 5
-    real = base.Batch(torch.full((4, 3, 16, 16), 5.0), torch.zeros(4, 0))
+    real = unlabelled(torch.full((4, 3, 16, 16), 5.0))
     loss, terms = m.critic_loss(real, step())
     assert loss.item() == -(3 - -2)
     assert terms["gap"].item() == 5
@@ -184,25 +148,25 @@ def test_both_players_feel_the_critic_with_equal_weight_however_sure_it_is():
 @pytest.mark.parametrize("config", [CLIP, PENALTY], ids=["clip", "penalty"])
 def test_the_critic_widens_the_gap_and_the_generator_closes_it(config):
     m = model(dataclasses.replace(config, n_critic=1))
-    start = m.critic_loss(batch(), step())[1]["gap"].item()
-    trained = train(m, 15, players=("critic",))["critic"]["gap"].item()
+    start = m.critic_loss(batch(8), step())[1]["gap"].item()
+    trained = train(m, [batch(8)] * 15, ["critic"])["critic"]["gap"].item()
     assert trained > start + 0.01
-    before = m.generator_loss(batch(), step())[0].item()
-    train(m, 15, players=("generator",))
-    assert m.generator_loss(batch(), step())[0].item() < before
-    assert m.critic_loss(batch(), step())[1]["gap"].item() < 0.8 * trained
+    before = m.generator_loss(batch(8), step())[0].item()
+    train(m, [batch(8)] * 15, ["generator"])
+    assert m.generator_loss(batch(8), step())[0].item() < before
+    assert m.critic_loss(batch(8), step())[1]["gap"].item() < 0.8 * trained
 
 
 def test_a_linear_critics_penalty_is_known():
     m, w = model(PENALTY), torch.randn(3, 16, 16, generator=generator())
     norm = w.norm().item()
     m.critic = Linear(w)
-    real = batch()
+    real = batch(8)
     loss, terms = m.critic_loss(real, step())
     torch.testing.assert_close(terms["penalty"].item(), 10 * (norm - 1) ** 2, rtol=1e-5, atol=0)
     torch.testing.assert_close(terms["slope"].item(), norm, rtol=1e-5, atol=0)
     torch.testing.assert_close(loss.item(), (terms["penalty"] - terms["gap"]).item())
-    penalty = 10 * (m.slopes(real.x, images(seed=5), step()) - 1).square().mean()
+    penalty = 10 * (m.slopes(real.x, uniform(8, seed=5), step()) - 1).square().mean()
     (gradient,) = torch.autograd.grad(penalty, m.critic.w)
     torch.testing.assert_close(gradient, 20 * (norm - 1) * w / norm, rtol=1e-4, atol=1e-6)
 
@@ -211,14 +175,14 @@ def test_the_penalty_is_a_mean_over_images():
     """f = |x|^2 / 2 has the slope |x|."""
     m, seen = model(PENALTY), []
     m.critic.forward = lambda x: (seen.append(x.detach()), x.square().flatten(1).sum(1) / 2)[1]
-    _, terms = m.critic_loss(batch(), step())
+    _, terms = m.critic_loss(batch(8), step())
     lengths = seen[-1].flatten(1).norm(dim=1)
     torch.testing.assert_close(terms["penalty"], 10 * (lengths - 1).square().mean())
     assert lengths.std() > 1  # it makes a difference that deviations, not slopes, are averaged
 
 
 def test_slopes_agree_with_finite_differences():
-    m, real, fake = model(RESIDUAL).double(), images(4).double(), images(4, seed=5).double()
+    m, real, fake = model(RESIDUAL).double(), uniform(4).double(), uniform(4, seed=5).double()
     seen = []
     m.critic.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
     slopes = m.slopes(real, fake, step())
@@ -231,7 +195,7 @@ def test_slopes_agree_with_finite_differences():
 
 
 def test_points_lie_between_pairs_at_a_place_of_their_own():
-    m, real, fake, seen = model(PENALTY), images(64), images(64, seed=5), []
+    m, real, fake, seen = model(PENALTY), uniform(64), uniform(64, seed=5), []
     m.critic.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].detach()))
     m.slopes(real, fake, step())
     places = ((seen[0] - fake) / (real - fake)).flatten(1)
@@ -243,11 +207,11 @@ def test_points_lie_between_pairs_at_a_place_of_their_own():
 def test_between_two_images_the_best_penalised_critic_is_known():
     """For real x and generated y at distance d, a slope s earns s d - lambda (s - 1)^2: s = 1 + d / (2 lambda)."""
     m = model(dataclasses.replace(PENALTY, n_critic=1))
-    x, y = images(1), images(1, seed=5)
+    x, y = uniform(1), uniform(1, seed=5)
     y = x + (y - x) * 10 / (y - x).norm()
     m.generator.forward = lambda z: y.expand(len(z), -1, -1, -1)
-    data = base.Batch(x.expand(8, -1, -1, -1), torch.zeros(8, 0))
-    terms = train(m, 150, players=("critic",), lr=5e-3, data=data)["critic"]
+    data = unlabelled(x.expand(8, -1, -1, -1))
+    terms = train(m, [data] * 150, ["critic"], lr=5e-3)["critic"]
     best = 1 + 10 / 20
     assert terms["slope"].item() == pytest.approx(best, rel=0.05)
     assert terms["gap"].item() == pytest.approx(10 * best, rel=0.05)
@@ -256,7 +220,7 @@ def test_between_two_images_the_best_penalised_critic_is_known():
 
 @pytest.mark.parametrize("config", [PENALTY, RESIDUAL], ids=["penalty", "residual"])
 def test_in_training_a_penalised_critic_judges_each_image_by_itself(config):
-    m, x = model(config).train(), images(2).requires_grad_()
+    m, x = model(config).train(), uniform(2).requires_grad_()
     (gradient,) = torch.autograd.grad(m.critic(x)[0], x)
     assert gradient[0].abs().sum() > 0
     assert gradient[1].abs().sum() == 0
@@ -265,13 +229,13 @@ def test_in_training_a_penalised_critic_judges_each_image_by_itself(config):
 def test_a_critic_without_slope_has_a_finite_gradient():
     m = model(PENALTY)
     m.critic = Linear(torch.zeros(3, 16, 16))
-    loss, terms = m.critic_loss(batch(), step())
+    loss, terms = m.critic_loss(batch(8), step())
     assert terms["penalty"].item() == 10
     assert torch.isfinite(torch.autograd.grad(loss, m.critic.w)[0]).all()
 
 
 def test_the_penalty_is_computed_in_full_precision():
-    m, real, fake = model(PENALTY), batch(), images(seed=5)
+    m, real, fake = model(PENALTY), batch(8), uniform(8, seed=5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         slopes = m.slopes(real.x, fake, step())
         assert all(phase.loss(real, step())[0].dtype == torch.float32 for phase in m.phases())
@@ -287,7 +251,7 @@ def test_weights_of_the_critic_never_leave_the_box():
     kinds = {type(module) for module in m.critic.modules() if list(module.parameters(recurse=False))}
     assert kinds == {nn.Conv2d, nn.BatchNorm2d, nn.Linear}
     for n in (0, 1):
-        train(m, n, lr=0.05)
+        train(m, [batch(8)] * n, lr=0.05)
         for p in m.critic.parameters():
             assert p.abs().max() <= 0.01 + 1e-8
     assert max(p.abs().max().item() for p in m.generator.parameters()) > 0.05
@@ -304,7 +268,7 @@ def test_the_share_of_weights_at_the_bound_is_counted():
         m.critic.layers[0].weight.fill_(-1.0)
     m.clip_weights()
     counts = [p.numel() for p in m.critic.parameters()]
-    assert m.critic_loss(batch(), step())[1]["at_bound"].item() == pytest.approx(counts[0] / sum(counts))
+    assert m.critic_loss(batch(8), step())[1]["at_bound"].item() == pytest.approx(counts[0] / sum(counts))
 
 
 def test_a_penalised_critic_is_not_clipped():
@@ -327,20 +291,20 @@ def test_every_step_of_the_critic_has_new_images_and_the_generators_none():
 @ALL
 def test_no_gradient_leaks_from_one_player_to_the_other(config):
     m = model(config)
-    loss, _ = m.critic_loss(batch(), step())
+    loss, _ = m.critic_loss(batch(8), step())
     leaked = torch.autograd.grad(loss, parameters(m, "generator"), allow_unused=True, retain_graph=True)
     assert all(g is None for g in leaked)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, parameters(m, "critic")))
-    gradients = torch.autograd.grad(m.generator_loss(batch(), step())[0], parameters(m, "generator"))
+    gradients = torch.autograd.grad(m.generator_loss(batch(8), step())[0], parameters(m, "generator"))
     assert all(g.abs().sum() > 0 for g in gradients if g.ndim > 1)
 
 
 def test_real_and_generated_images_never_share_a_batch():
     m, calls = model(CLIP), []
     m.critic.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].detach().clone()))
-    m.critic_loss(batch(), step())
-    m.generator_loss(batch(), step())
-    assert [torch.equal(call, batch().x) for call in calls] == [True, False, False]
+    m.critic_loss(batch(8), step())
+    m.generator_loss(batch(8), step())
+    assert [torch.equal(call, batch(8).x) for call in calls] == [True, False, False]
     assert [len(call) for call in calls] == [8, 8, 8]
 
 
@@ -349,10 +313,10 @@ def test_all_noise_comes_from_the_generator(config):
     m = model(config)
     for phase in m.phases()[-2:]:
         torch.manual_seed(1)
-        one = phase.loss(batch(), step(seed=7))[0].item()
+        one = phase.loss(batch(8), step(seed=7))[0].item()
         torch.manual_seed(2)
-        assert phase.loss(batch(), step(seed=7))[0].item() == one
-        assert phase.loss(batch(), step(seed=8))[0].item() != one
+        assert phase.loss(batch(8), step(seed=7))[0].item() == one
+        assert phase.loss(batch(8), step(seed=8))[0].item() != one
 
 
 def test_recipes_train_as_the_papers_say(shipped):
@@ -377,7 +341,7 @@ def test_capabilities_are_those_of_the_mathematics():
 @torch.no_grad()
 @ALL
 def test_the_score_is_high_where_the_critic_disbelieves(config):
-    m, x = model(config).eval(), images()
+    m, x = model(config).eval(), uniform(8)
     assert torch.equal(m.ood_scores(x, generator())["critic"], -m.critic(x))
 
 
@@ -385,7 +349,7 @@ def test_the_score_is_high_where_the_critic_disbelieves(config):
 @torch.no_grad()
 def test_features_are_what_the_last_layer_weighs(config):
     # with weights that are alike at all 16 positions it is a scalar product with their mean
-    m, x = model(config).eval(), images(5)
+    m, x = model(config).eval(), uniform(5)
     channels = m.features(x).shape[1]
     w = torch.randn(channels, generator=generator())
     m.critic.layers[-2].weight.copy_(w[:, None].expand(-1, 16).reshape(1, -1) / 16)

@@ -3,8 +3,8 @@
     q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I),    abar_t = product of 1 - beta_s over s = 1..t,    abar_0 = 1
 
 Ho et al. 2020 (arXiv:2006.11239), Song et al. 2021 (arXiv:2010.02502), Nichol & Dhariwal 2021 (arXiv:2102.09672),
-Salimans & Ho 2022 (arXiv:2202.00512). Time is the papers', t = 1..T: `alpha_bars` has T + 1 entries, so that the index
-is t and no table is shifted. Coefficients are float64, as 1 - abar_1 is about 1e-4 and float32 would keep three digits.
+Salimans & Ho 2022 (arXiv:2202.00512). Time is t = 1..T as in the papers: `alpha_bars` has T + 1 values, so that it is
+indexed by t. Coefficients are float64, since 1 - abar_1 is about 1e-4 and float32 would keep only three digits of it.
 """
 
 import math
@@ -18,21 +18,26 @@ from torch import Tensor
 from visage.maths import noise
 from visage.maths.likelihoods import HALF_BIN, standard_normal_kl
 
+Prediction = Literal["epsilon", "v"]
+"""What a network predicts: the noise (Ho et al. 2020) or the velocity (Salimans & Ho 2022)."""
+Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A network's guesses at x_0 and eps, each (B, C, s, s), from x_t (B, C, s, s) and t (B,) integers on the CPU."""
+
 # --- Schedules
 
 
 def linear_betas(steps: int) -> Tensor:
     """beta_1..beta_T, (T,) float64: from 1e-4 to 0.02 for T = 1000 (Ho et al. 2020, section 4).
 
-    For other T both ends are multiplied by 1000 / T, so that as much noise is added in all; none is more than 0.999.
+    For other T both ends are multiplied by 1000 / T, which adds the same noise in total; no beta exceeds 0.999.
     """
     return torch.linspace(0.1 / steps, 20 / steps, steps, dtype=torch.float64).clamp(max=0.999)
 
 
 def cosine_betas(steps: int) -> Tensor:
-    """The betas, (T,) float64, of abar_t ~ cos^2((t / T + 0.008) / 1.008 * pi / 2), none above 0.999.
+    """The betas, (T,) float64, of abar_t ~ cos^2((t / T + 0.008) / 1.008 * pi / 2) (Nichol & Dhariwal 2021, eq. 17).
 
-    (Nichol & Dhariwal 2021, eq. 17; the bound of 0.999 keeps abar_T above 0.)
+    No beta exceeds 0.999, which keeps abar_T above 0.
     """
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     curve = torch.cos((share + 0.008) / 1.008 * math.pi / 2).square()
@@ -48,7 +53,7 @@ def alpha_bars(betas: Tensor) -> Tensor:
 
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
-    """(B,) coefficients of B images, such as `abar[t]`, made to multiply x (B, C, s, s)."""
+    """Reshape (B,) coefficients, such as `abar[t]`, to multiply x (B, C, s, s), with its device and dtype."""
     return values.to(x.device, x.dtype).reshape(-1, 1, 1, 1)
 
 
@@ -77,13 +82,26 @@ def epsilon_of_x0(x_t: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
     return (x_t - per_image(abar.sqrt(), x0) * x0) / per_image((1 - abar).sqrt(), x0)
 
 
+def split(x_t: Tensor, output: Tensor, abar: Tensor, prediction: Prediction, *, clip: bool) -> tuple[Tensor, Tensor]:
+    """The image x_0 and the noise eps that a network's output stands for. abar: (B,), float64, less than 1.
+
+    clip: restrict x_0 to [-1, 1], the range of pixels; eps is then the noise that goes with the clipped image.
+    """
+    x0 = (x0_of_epsilon if prediction == "epsilon" else x0_of_velocity)(x_t, output, abar)
+    if clip:
+        x0 = x0.clamp(-1, 1)
+    elif prediction == "epsilon":
+        return x0, output
+    return x0, epsilon_of_x0(x_t, x0, abar)
+
+
 # --- Backward, from t to an earlier s
 
 
 def posterior(abar_s: Tensor, abar_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """a, b, variance of q(x_s | x_t, x_0) = N(a x_0 + b x_t, variance I) (Ho et al. 2020, eqs. 6 and 7 at s = t - 1).
 
-    abar_s, abar_t: of the same shape, abar_s > abar_t. At s = 0: exactly 1, 0, 0.
+    abar_s and abar_t have the same shape, and abar_s > abar_t. At s = 0 the result is exactly 1, 0, 0.
     """
     alpha = abar_t / abar_s
     remaining = (1 - abar_s) / (1 - abar_t)
@@ -93,16 +111,16 @@ def posterior(abar_s: Tensor, abar_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def ddim_coefficients(abar_s: Tensor, abar_t: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
     """a, b, c of x_s = a x_0 + b eps + c n, n ~ N(0, I) (Song et al. 2021, eqs. 12 and 16).
 
-    eta: 0 is deterministic, 1 has the variance of `posterior`. With eta = 0 it leads from s to t as well.
+    eta: 0 is deterministic, 1 has the variance of `posterior`. With eta = 0, s may also be later than t.
     """
     variance = eta**2 * (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
     return abar_s.sqrt(), (1 - abar_s - variance).sqrt(), variance.sqrt()
 
 
 def spaced_times(steps: int, calls: int) -> list[int]:
-    """0 = t_0 < t_1 < ... < t_calls = T, evenly spaced: what a sampler visits, backwards, in `calls` network calls.
+    """0 = t_0 < t_1 < ... < t_calls = T, evenly spaced: the times that a sampler visits, backwards, in `calls` calls.
 
-    It starts at T, where x_T is N(0, I), and not up to T / calls steps before it (Lin et al. 2024, arXiv:2305.08891).
+    The last one is T, where x_T is N(0, I), and not up to T / calls before it (Lin et al. 2024, arXiv:2305.08891).
     """
     return [round(steps * i / calls) for i in range(calls + 1)]
 
@@ -113,21 +131,22 @@ def spaced_times(steps: int, calls: int) -> list[int]:
 def posterior_kl(x0: Tensor, guess: Tensor, a: Tensor, variance: Tensor, model_variance: Tensor) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)), elementwise, in nats.
 
-    p is a Gaussian whose mean is that of `posterior` with a guess at x_0 in its place, so that their means differ by
-    a (x_0 - guess). a, variance: of `posterior`, variance > 0. model_variance: of p. These broadcast against x0.
+    The mean of p is that of `posterior` with a guess in place of x_0, so that the two means differ by a (x_0 - guess).
+
+    a, variance: those of `posterior`, with variance > 0. model_variance: that of p. All broadcast against x0.
     """
     ratio = variance / model_variance
     return 0.5 * (ratio - 1 - ratio.log() + (a * (x0 - guess)).square() / model_variance)
 
 
 def discretized_gaussian_log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
-    """Log-probability of 8-bit values under a Gaussian with tails in the first and the last, elementwise (eq. 13).
+    """Log-probability of 8-bit values under a Gaussian whose tails belong to the end values, elementwise (eq. 13).
 
     x: x11, one of the 256 values v / 127.5 - 1. mean, log_sigma: in x11. The 256 probabilities sum to 1.
     """
     lower = torch.where(x < HALF_BIN - 1, -torch.inf, (x - HALF_BIN - mean) * torch.exp(-log_sigma))
     upper = torch.where(x > 1 - HALF_BIN, torch.inf, (x + HALF_BIN - mean) * torch.exp(-log_sigma))
-    # the mass between two points right of the mean is that between their mirror images, where no digits cancel
+    # right of the mean, use the mass between the mirror images of the two points, where no digits cancel
     mirror = lower + upper > 0
     lower, upper = torch.where(mirror, -upper, lower), torch.where(mirror, -lower, upper)
     log_upper: Tensor = torch.special.log_ndtr(upper)
@@ -135,20 +154,20 @@ def discretized_gaussian_log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) ->
 
 
 def strata(steps: int, count: int) -> list[tuple[int, int]]:
-    """The times 2..T in `count` parts [first, end), each longer than the one before by about the same factor.
+    """Split the times 2..T into `count` parts [first, end), each longer than the one before by about the same factor.
 
-    One time from each, its term weighted by the part's length, is an unbiased estimate of the sum over all times. The
-    terms of the bound fall about as 1 / t: in parts of one length, those with small t would hide all others in noise.
+    The sum over all times is estimated without bias by one random time from each part, weighted by the part's length.
+    The terms of the bound fall about as 1 / t, so with parts of equal length the noise of the first would dominate.
     """
     ends = [1 + max(i + 1, round(steps ** (i / count))) for i in range(count + 1)]
     return list(pairwise(ends))
 
 
 def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
-    """sigma_t^2 of p(x_{t-1} | x_t) at index t = 1..T, (T + 1,), for abar_0..abar_T; index 0 is no step.
+    """sigma_t^2 of p(x_{t-1} | x_t) at index t = 1..T, (T + 1,), for abar_0..abar_T; index 0 is not used.
 
-    small: those of `posterior`; large: beta_t (Ho et al. 2020, section 3.2). The one at t = 1 is small at t = 2, as in
-    the authors' code: the posterior's is 0 there, and L_0 would be infinite.
+    "small" are the variances of `posterior`, "large" are beta_t (Ho et al. 2020, section 3.2). As in the authors' code,
+    t = 1 has the small variance of t = 2, since the posterior's is 0 at t = 1 and L_0 would be infinite.
     """
     before, after = alpha_bars[:-1], alpha_bars[1:]
     small = posterior(before, after)[2]
@@ -158,7 +177,7 @@ def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
 
 def variational_bound(
     x: Tensor,
-    guess: Callable[[Tensor, Tensor], Tensor],
+    predict: Predict,
     alpha_bars: Tensor,
     variances: Tensor,
     rows: Sequence[torch.Generator],
@@ -166,10 +185,10 @@ def variational_bound(
 ) -> tuple[Tensor, Tensor]:
     """Distortion L_0 and rate, L_T and the sum of L_{t-1} over t = 2..T: (B,) each, in nats per 8-bit image (eq. 5).
 
-    L_T and L_0 are taken in full; for each stratum of the times one L_{t-1} stands for all, at a time of the image's
-    own: an unbiased estimate, whichever times are drawn.
+    L_T and L_0 are computed in full. Each stratum of the other times is estimated without bias from one L_{t-1}, at a
+    random time that is drawn for each image.
 
-    x: (B, C, s, s) in x11. guess: of x_0, from x_t and t (B,) on the CPU. variances: as `variances` gives them.
+    x: (B, C, s, s) in x11. predict: only its guess at x_0 is used. variances: as `variances` gives them.
     rows: a generator for each image. terms: network calls, at most T.
     """
 
@@ -180,11 +199,11 @@ def variational_bound(
     rate = standard_normal_kl(float(last.sqrt()) * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T
     for first, end in strata(len(alpha_bars) - 1, terms - 1):
         t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
-        x0 = guess(noisy(t), t)
+        x0, _ = predict(noisy(t), t)
         a, _, variance = posterior(alpha_bars[t - 1], alpha_bars[t])
         a, variance, sigma2 = (per_image(c, x) for c in (a, variance, variances[t]))
         rate = rate + (end - first) * posterior_kl(x, x0, a, variance, sigma2).sum((1, 2, 3))
     t = torch.ones(len(x), dtype=torch.long)
-    mean = guess(noisy(t), t)  # of p(x_0 | x_1): at t = 1 the posterior's mean is its x_0
+    mean, _ = predict(noisy(t), t)  # of p(x_0 | x_1): at t = 1 the posterior's mean is its x_0
     log_p = discretized_gaussian_log_prob(x, mean, (0.5 * variances[1].log()).to(x))
     return -log_p.sum((1, 2, 3)), rate

@@ -1,22 +1,23 @@
-"""Ways from one latent code to another."""
+"""Interpolation between latent codes."""
 
 import torch
 from torch import Tensor
 
 
 def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """The straight way: a at t = 0, b at t = 1, both exactly.
+    """Interpolate linearly: exactly a at t = 0 and exactly b at t = 1.
 
-    a, b: (..., d). t: a number or a tensor that broadcasts against them, such as (T, 1) for T codes between two.
+    a, b: (..., d). t: a number or a tensor that broadcasts against them, such as (T, 1) for T codes between a and b.
     """
     return torch.lerp(a, b, torch.as_tensor(t, dtype=a.dtype, device=a.device))
 
 
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """The way along the great circle: sin((1-t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b.
+    """Interpolate along the great circle: sin((1-t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b.
 
-    Codes of N(0, I) lie near a sphere of radius sqrt(d), which the straight way leaves (White 2016, arXiv:1609.04468,
-    section 2.1). Codes of the same length keep it; parallel or opposite ones, which define no circle, go straight.
+    Codes of N(0, I) lie near a sphere of radius sqrt(d), which a straight line leaves (White 2016, arXiv:1609.04468,
+    section 2.1). Between codes of equal length the length is constant. Parallel or opposite codes, which define no
+    circle, are interpolated linearly.
 
     a, b: (..., d), not zero. t: as in `lerp`.
     """

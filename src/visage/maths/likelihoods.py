@@ -1,7 +1,7 @@
-"""Log-likelihoods of decoders, element by element, and the KL divergence of a diagonal Gaussian. Sums are the caller's.
+"""Log-likelihoods of decoders, element by element, and the KL divergence of a diagonal Gaussian. Callers sum.
 
 Three of them are likelihoods: two densities (of y01) and one probability mass (of the 256 values of x11). The fourth,
-the Bernoulli surrogate, is not: see there.
+the Bernoulli surrogate, is not, as its docstring explains.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HALF_BIN = 1.0 / 255.0
-"""Half the distance of two neighbouring 8-bit values in x11."""
+"""Half the distance between neighbouring 8-bit values in x11."""
 
 
 def gaussian_log_density(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
@@ -25,11 +25,11 @@ def laplace_log_density(x: Tensor, median: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log-probability of 8-bit values under a logistic whose tails fall into the first and the last value, elementwise.
+    """Log-probability of 8-bit values under a logistic whose tails belong to the first and the last value, elementwise.
 
     P(x) = F(x + 1/255) - F(x - 1/255), F(t) = sigmoid((t - mean) / s), with F = 0 below x = -1 and F = 1 above x = 1
     (Kingma et al. 2016, arXiv:1606.04934; Salimans et al. 2017, arXiv:1701.05517, section 2.1). The 256 probabilities
-    sum to 1. Computed as sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which cancels nowhere.
+    sum to 1. Computed as sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which avoids cancellation.
 
     x: x11, one of the 256 values v / 127.5 - 1. mean: in x11, any real number. log_scale: log s in x11.
     """
@@ -43,8 +43,8 @@ def discretized_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) ->
 def bernoulli_surrogate(x: Tensor, logits: Tensor) -> Tensor:
     """Minus the binary cross-entropy, x log l + (1 - x) log(1 - l) with l = sigmoid(logits), elementwise.
 
-    x: x01 in [0, 1]. For x strictly between 0 and 1 this is no log-density (its exponential does not integrate to 1),
-    so that sums of it bound nothing. Its maximum over the logits lies at l = x.
+    x: x01 in [0, 1]. For x strictly between 0 and 1 this is not a log-density (its exponential does not integrate to
+    1), so sums of it bound nothing. Its maximum over the logits is at l = x.
     """
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none")
 

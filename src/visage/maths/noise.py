@@ -1,4 +1,4 @@
-"""Random numbers that belong to images, not to batches."""
+"""Random numbers that depend on the image, not on its batch."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def rand(n: int, shape: Sequence[int], generator: torch.Generator, device: torch
 
 
 def each(n: int, generator: torch.Generator) -> list[torch.Generator]:
-    """One generator for each of n images, the same for image i whatever n is: for samplers that draw at every step."""
+    """One generator for each of n images, the same for image i whatever n is, for samplers that draw at every step."""
     seeds = torch.cat([torch.randint(2**62, (1,), generator=generator) for _ in range(n)]).tolist() if n else []
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 

@@ -1,7 +1,7 @@
-"""The scalings of an 8-bit pixel value v in {0, ..., 255}. There are three, and no others:
+"""The three scalings of an 8-bit pixel value v in {0, ..., 255}:
 
-x11 = v / 127.5 - 1 in [-1, 1]     what crosses every border of a model
-x01 = v / 255 in [0, 1]            reconstruction errors are reported in it
+x11 = v / 127.5 - 1 in [-1, 1]     the inputs and outputs of every model
+x01 = v / 255 in [0, 1]            the scale of reported reconstruction errors
 y01 = (v + u) / 256 in [0, 1)      dequantised with u ~ U[0, 1): the scale of every density
 """
 
@@ -24,9 +24,9 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def levels(x: Tensor) -> Tensor:
-    """x11 to the integer values v it stands for, as floats; the gradient is that of 127.5 (x + 1), before rounding.
+    """The integer values v that x11 represents, as floats; the gradient is that of 127.5 (x + 1), before rounding.
 
-    So a density of dequantised values has a gradient in x (straight through, Bengio et al. 2013, arXiv:1308.3432).
+    This gives densities of dequantised values a gradient in x (straight-through, Bengio et al. 2013, arXiv:1308.3432).
     """
     values = (x + 1.0) * 127.5
     return values.round() + (values - values.detach())  # plus 0, to the bit

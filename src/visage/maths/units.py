@@ -1,4 +1,4 @@
-"""Where likelihoods change their unit. Nothing else in the project divides by D or by log 2."""
+"""The conversion of likelihoods to bits per dimension. Nothing else in the project divides by D or by log 2."""
 
 import math
 from typing import overload
@@ -14,6 +14,6 @@ def bits_per_dim(nats: float | Tensor, dims: int) -> float | Tensor:
     """Negative log-likelihood in bits per dimension.
 
     nats: log-probability of the 8-bit image, natural log, summed over its dimensions.
-    dims: D = 3 * S * S. A model that finds all 256 values equally likely has exactly 8 bits per dimension.
+    dims: D = 3 * S * S. A model under which all 256 values are equally likely has exactly 8 bits per dimension.
     """
     return -nats / (dims * math.log(2.0))

@@ -4,15 +4,15 @@
 
     x  image                          `x`        z  array of latents (C, s, s), s = S / 2^k         `z`
     q(z|x) = N(mu, diag sigma^2)      `Encoder`  p(x|z)  Laplace around the decoder's output        `Decoder`
-    lambda  weight of the KL term     `kl_weight`, small: it keeps latents near the origin and no more
+    lambda  weight of the KL term     `kl_weight`, small: it only keeps the latents near the origin
 
-It compresses; it does not generate: with lambda far below 1, draws of N(0, I) are no codes of images. A second model
-learns the distribution of z. `bound` is the ELBO at lambda = 1, a true bound, and a loose one for the same reason.
+It compresses but does not generate: with lambda far below 1, draws of N(0, I) do not decode to images. A second model
+learns the distribution of z. `bound` is the ELBO at lambda = 1: a true bound, but a loose one for the same reason.
 
-Where we deviate: the paper adds a perceptual loss of pretrained weights (LPIPS) to the absolute error, and a
-discriminator of patches; here the absolute error stands alone, as a Laplace density of y01 with one learned scale, so
-that no weights have to be had and the loss is a likelihood. No attention in the middle. Patches of `patch` x `patch`
-pixels become channels first (1 is the paper's), which makes small networks quick.
+Where we deviate: the paper adds a perceptual loss with pretrained weights (LPIPS) and a patch discriminator to the
+absolute error. Here the loss is the absolute error alone, as a Laplace density of y01 with one learned scale, so that
+no pretrained weights are needed and the loss is a likelihood. There is no attention in the middle. Patches of `patch` x
+`patch` pixels become channels first (1 is the paper's), which makes small networks fast.
 """
 
 import math
@@ -49,13 +49,13 @@ class AutoencoderConfig:
     multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # channels at each resolution, in `width`s
     blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution, one more in the decoder; the paper: 2
     patch: Annotated[int, Ge(1)]  # pixels of a square that becomes one position; 1: none
-    kl_weight: Annotated[float, Ge(0), Le(1)]  # lambda; the paper: 1e-6 beside a mean over latents
+    kl_weight: Annotated[float, Ge(0), Le(1)]  # lambda; the paper: 1e-6, with the KL term averaged over latents
 
 
 SCALE_START, SCALE_MIN = 0.1, 1 / 256
-"""Where the Laplace scale starts, and the finest it may become, in y01."""
+"""The initial and the smallest allowed Laplace scale, in y01."""
 SCALE_SPEED = 10.0
-"""Of its logarithm relative to a weight: Adam moves both by about lr a step, and the logarithm has further to go."""
+"""How fast the log scale learns relative to a weight: Adam moves both by about lr per step, but it moves further."""
 
 
 class ResidualBlock(nn.Module):
@@ -122,14 +122,14 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(GenerativeModel):
-    """An encoder and a decoder of small arrays of latents.
+    """An encoder from images to small arrays of latents, and a decoder back.
 
     Raises:
         ValueError: the image cannot be divided into patches, or halved as often as there are multipliers.
     """
 
     paper = "Rombach et al. 2022, arXiv:2112.10752"
-    chosen_by_likelihood = False  # its bound counts all of the rate, which its training hardly does
+    chosen_by_likelihood = False  # the bound counts the full rate, which training weights by a tiny lambda
 
     def __init__(self, config: AutoencoderConfig, size: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Autoencoder(GenerativeModel):
         self.shift = nn.Parameter(torch.zeros(()))  # of the logarithm of the Laplace scale, in units of SCALE_SPEED
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
-        """One: nothing here competes."""
+        """One player, since nothing here competes."""
         return {"autoencoder": [self]}
 
     def phases(self) -> Sequence[Phase]:
@@ -184,7 +184,7 @@ class Autoencoder(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """A code without a prior."""
+        """Its code has no prior."""
         return {
             Samples: "compresses only: the distribution of its latents is left to latent diffusion",
             Decodes: "its latents have no prior to walk in; latent diffusion gives them one",
@@ -197,12 +197,12 @@ class Autoencoder(GenerativeModel):
         return mu + torch.exp(0.5 * logvar) * noise.randn(len(x), self.latent_shape, generator, x.device)
 
     def decompress(self, z: Tensor) -> Tensor:
-        """X11 of the value v = 256 y01 - 1/2 in the middle of whose bin p(x|z) has its centre, clamped to [-1, 1]."""
+        """The value v = 256 y01 - 1/2 whose bin has the centre of p(x|z) in its middle, in x11, clamped to [-1, 1]."""
         centre: Tensor = self.decoder(z)
         return ((128 * (centre + 1) - 0.5) / 127.5 - 1).clamp(-1, 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The mean of q(z|x), flat, (B, C * s * s)."""
+        """The mean of q(z|x), flattened, (B, C * s * s)."""
         return self.posterior(x)[0].flatten(1)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -214,13 +214,13 @@ class Autoencoder(GenerativeModel):
         return self.parts(x, *self.draws(x, generator))
 
     def draws(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """U (B, 3, S, S) from U[0, 1) and eps (B, C, s, s) from N(0, I), image by image."""
+        """Draw u (B, 3, S, S) from U[0, 1) and eps (B, C, s, s) from N(0, I), image by image."""
         draws = [(noise.rand(1, x.shape[1:], generator), noise.randn(1, self.latent_shape, generator)) for _ in x]
         u, eps = (torch.cat(part).to(x.device) for part in zip(*draws, strict=True))
         return u, eps
 
     def log_weight(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """-distortion - log q(z|x) / p(z), where the bound has the mean of the second term over z."""
+        """-distortion - log q(z|x) / p(z) at one z; the bound has the expectation of the second term instead."""
         u, eps = self.draws(x, generator)
         y = pixels.dequantize(x, u)
         mu, logvar = self.encoder(2 * y - 1)
@@ -228,6 +228,6 @@ class Autoencoder(GenerativeModel):
         return -self.distortion(y, mu + torch.exp(0.5 * logvar) * eps) - rate
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The rate: how far from the origin an image's latents lie, and how sharply they are known."""
+        """The rate: how far an image's latents lie from the origin, and how precisely they are known."""
         mu, logvar = self.posterior(x)
         return {"kl": standard_normal_kl(mu, logvar).sum((1, 2, 3))}

@@ -31,7 +31,7 @@ class Batch:
     """Training images and their attributes.
 
     x: (B, 3, S, S) float32 in [-1, 1].
-    y: (B, A) float32 in {0, 1}, the attributes that the model names in `attributes`, in that order.
+    y: (B, A) float32 in {0, 1}, the attributes listed in the model's `attributes`, in that order.
     """
 
     x: Tensor
@@ -42,7 +42,7 @@ class Batch:
 class Step:
     """Where training stands, for objectives that change over time, and the noise of this iteration.
 
-    index: iterations finished, 0 at the first one.
+    index: iterations finished, 0 in the first one.
     total: iterations of the whole training.
     generator: source of every random number of the objective.
     """
@@ -71,11 +71,11 @@ class Phase:
     player: a key of `GenerativeModel.players()`.
     loss: (batch, step) -> (scalar to minimise, named scalars to log, detached or not).
     every: run this phase in iterations whose index is a multiple of it (lazy regularisation).
-    fresh: take new training images for this phase, which count as shown. A phase that looks at none (a GAN's generator)
-        or at those of the phase before says False and gets the previous batch.
+    fresh: take new training images for this phase, which count as shown. Set it to False in a phase that uses no images
+        (a GAN's generator) or those of the phase before; it then gets the previous batch.
     after: called once the parameters have been updated (weight clipping).
     span: the part of the training in which this phase runs, from the first share of the steps (included) to the second
-        (excluded): what is trained in two stages has two phases with a span each.
+        (excluded). A model that is trained in two stages has one phase for each.
     """
 
     player: str
@@ -89,35 +89,35 @@ class Phase:
 class GenerativeModel(nn.Module, ABC):
     """A model as its paper describes it; the loop in `visage.training` trains it without knowing which one it is.
 
-    A subclass is built as `Model(config, size)`: `config` is a frozen dataclass of its own settings (every field stands
-    in params.yaml, so none has a default here) and `size` the side of the square images in pixels.
+    A subclass is built as `Model(config, size)`: `config` is a frozen dataclass of the model's settings (params.yaml
+    has every field, so none has a default here) and `size` is the side of the square images in pixels.
     """
 
     paper: ClassVar[str]
     """Authors, year and arXiv number or venue, for tables."""
     first_stage: ClassVar[str] = ""
-    """The recipe in whose latents this model works; its constructor takes that model, which `Compresses`, third."""
+    """The recipe in whose latents this model works; that model (it `Compresses`) is the third constructor argument."""
     chosen_by_likelihood: ClassVar[bool] = True
-    """Whether a training keeps the weights with the best validation likelihood; else, or without one, the last."""
+    """Whether training keeps the weights with the best validation likelihood, if it has one, rather than the last."""
     discriminator_score: ClassVar[str] = ""
-    """Which of `ScoresOod.ood_scores` is minus the output of a network trained to tell training images from samples."""
+    """The name of the OOD score that is minus the output of a network trained to tell training images from samples."""
     likelihood_calls: int = 1
-    """Network calls behind one image's likelihood or bound; where it takes many, it is measured on fewer images."""
+    """Network calls for one image's likelihood or bound; if it takes many, fewer images are measured."""
     score_calls: int = 1
-    """Network calls behind one image's `ood_scores`, likewise."""
+    """Network calls for one image's `ood_scores`, likewise."""
     sample_calls: int = 1
-    """Network calls behind one image of `Samples.sample`."""
+    """Network calls for one image of `Samples.sample`."""
 
     @property
     def attributes(self) -> Sequence[str]:
-        """The names of the attributes that the model is given in `Batch.y`."""
+        """The names of the attributes that the model receives in `Batch.y`."""
         return ()
 
     @abstractmethod
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         """Disjoint groups of modules that together hold every parameter; each group gets one optimiser.
 
-        A parameter that belongs to none does not require gradients.
+        Parameters that belong to no group do not require gradients.
         """
 
     @abstractmethod
@@ -125,10 +125,10 @@ class GenerativeModel(nn.Module, ABC):
         """The updates of one iteration, in order; the first one takes fresh images."""
 
     def groups(self, y: Tensor) -> Tensor | None:
-        """The group of each training image for attributes y (N, A): (N,) integers from 0, or -1 where it is left out.
+        """The group of each training image for attributes y (N, A): (N,) integers from 0, or -1 for images left out.
 
-        Batches then hold equally many images of every group: first those of group 0, then those of group 1, and so on.
-        None: all images are of one kind.
+        Batches then hold the same number of images of every group: first those of group 0, then those of group 1, and
+        so on. None means that all images are of one kind.
         """
         return None
 
@@ -141,7 +141,7 @@ class GenerativeModel(nn.Module, ABC):
     def why_not(self) -> Mapping[type, str]:
         """Capabilities that this model, as configured, does not have: protocol -> the reason, a phrase for a table.
 
-        What is missing here is looked up in `UNLESS_SAID`.
+        Capabilities that are missing here are looked up in `UNLESS_SAID`.
         """
         return {}
 
@@ -157,7 +157,7 @@ class Samples(Protocol):
 
 @runtime_checkable
 class SamplesGiven(Protocol):
-    """Draws images that have wanted attributes."""
+    """Draws images with given attributes."""
 
     @property
     def attributes(self) -> Sequence[str]:
@@ -171,11 +171,11 @@ class SamplesGiven(Protocol):
 
 @runtime_checkable
 class Guides(Protocol):
-    """Draws images that have wanted attributes, more or less insistently (classifier-free guidance)."""
+    """Draws images with given attributes at an adjustable strength (classifier-free guidance)."""
 
     @property
     def guidance_scales(self) -> Sequence[float]:
-        """The strengths w at which to look, rising."""
+        """The strengths w to show, in rising order."""
         ...
 
     def sample_guided(self, y: Tensor, generator: torch.Generator, w: float) -> Tensor:
@@ -189,19 +189,19 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 
 @runtime_checkable
 class HasVariants(Protocol):
-    """Samples in other ways than `sample` does: truncated, at other temperatures, by other samplers."""
+    """Samples in ways other than `sample`: truncated, at other temperatures, by other samplers."""
 
     def variants(self) -> Mapping[str, Sampler]:
-        """Return a short name -> the sampler, in the order in which to show them; `sample` itself may be one."""
+        """Return short name -> sampler, in the order in which to show them; `sample` itself may be one."""
         ...
 
 
 @runtime_checkable
 class Translates(Protocol):
-    """Carries images of one group (`GenerativeModel.groups`) over to the other, and back."""
+    """Translates images of one group (`GenerativeModel.groups`) to the other, and back."""
 
     domains: tuple[str, str]
-    """What the images of group 0 and of group 1 are, in a word or two."""
+    """Short descriptions of the images of group 0 and of group 1."""
 
     def translate(self, x: Tensor, to: int) -> Tensor:
         """Return images (B, 3, S, S) in [-1, 1] of group `to`, 0 or 1, for x (B, 3, S, S) of the other one."""
@@ -215,21 +215,21 @@ class Inpaints(Protocol):
     def inpaint(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Hide a random part of each image and fill it in from the rest.
 
-        Return the completed images (B, 3, S, S) in [-1, 1], what was visible unchanged, and hidden (B, 1, S, S) in
-        {0, 1}, 1 where the image had been hidden.
+        Return the completed images (B, 3, S, S) in [-1, 1], in which visible pixels are unchanged, and a mask
+        (B, 1, S, S) in {0, 1} that is 1 where the image was hidden.
         """
         ...
 
 
 @runtime_checkable
 class Compresses(Protocol):
-    """Turns images into smaller arrays and back, for a model that works on these."""
+    """Turns images into smaller arrays and back, for a model that works on those arrays."""
 
     latent_shape: tuple[int, int, int]
     """(C, s, s) of one image."""
 
     def compress(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return (B, C, s, s) for x (B, 3, S, S), a draw of q(z | x)."""
+        """Return a draw of q(z | x), (B, C, s, s), for x (B, 3, S, S)."""
         ...
 
     def decompress(self, z: Tensor) -> Tensor:
@@ -239,11 +239,11 @@ class Compresses(Protocol):
 
 @runtime_checkable
 class Quantizes(Protocol):
-    """Describes an image by entries of a codebook."""
+    """Describes an image by vectors of a codebook."""
 
     @property
     def codebook_size(self) -> int:
-        """K, the entries that there are."""
+        """K, the number of vectors."""
         ...
 
     def codes(self, x: Tensor) -> Tensor:
@@ -262,7 +262,7 @@ class Reconstructs(Protocol):
 
 @runtime_checkable
 class Encodes(Protocol):
-    """Gives an image's latent code, without randomness."""
+    """Computes an image's latent code, without randomness."""
 
     def encode(self, x: Tensor) -> Tensor:
         """Return (B, latent_dim) for x (B, 3, S, S)."""
@@ -271,10 +271,10 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Turns latent codes into images, and knows its prior over them."""
+    """Turns latent codes into images, and has a prior over codes."""
 
     path: ClassVar[Literal["lerp", "slerp"]]
-    """How two codes are joined: slerp where they lie near a sphere, as draws of N(0, I) in high dimension do."""
+    """How to interpolate between codes: slerp if they lie near a sphere, as draws of N(0, I) in high dimension do."""
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n codes (n, latent_dim) drawn from the prior."""
@@ -313,7 +313,7 @@ class Bound:
 
 @runtime_checkable
 class HasBound(Protocol):
-    """Bounds log P(image) from below; weights such as beta play no part here."""
+    """Bounds log P(image) from below, without training weights such as beta."""
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Return the bound from one draw of the latent variable."""
@@ -322,20 +322,20 @@ class HasBound(Protocol):
 
 @runtime_checkable
 class ImportanceWeighted(Protocol):
-    """Tightens its bound: the log of the mean of several weights lies between `HasBound.bound` and log P(image)."""
+    """Tightens its bound: the log of the mean of several weights is, on average, between the bound and log P(image)."""
 
     def log_weight(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return (B,), nats per 8-bit image: log P(x, z) - log q(z | x) at one draw z ~ q(z | x).
 
-        Its expectation is the ELBO, that of its exponential P(x) (Burda et al. 2016, arXiv:1509.00519, section 3).
-        Where images are dequantised, u ~ U[0, 1) is drawn along with z and log p(x, z) is taken as in `HasLogProb`.
+        Its expectation is the ELBO, and that of its exponential is P(x) (Burda et al. 2016, arXiv:1509.00519, section
+        3). If images are dequantised, u ~ U[0, 1) is drawn along with z, and log p(x, z) is as in `HasLogProb`.
         """
         ...
 
 
 @runtime_checkable
 class EstimatesLogProb(Protocol):
-    """Estimates log p(image): neither exact nor a bound (a numerical solver and random probes stand behind it)."""
+    """Estimates log p(image), neither exactly nor as a bound (by a numerical solver and random probes)."""
 
     def estimate_log_prob(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return (B,), nats per 8-bit image, up to uniform dequantisation as in `HasLogProb`."""
@@ -344,19 +344,19 @@ class EstimatesLogProb(Protocol):
 
 @runtime_checkable
 class ScoresOod(Protocol):
-    """Scores of its own by which a model tells faces from other images."""
+    """Has scores that tell faces from other images."""
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return name -> (B,); higher means less like the training images. The first one speaks for the model."""
+        """Return name -> (B,); higher means less like the training images. The first one represents the model."""
         ...
 
 
 @runtime_checkable
 class ScoresOodSlowly(Protocol):
-    """Scores that take many network calls for one image, and are measured on fewer images."""
+    """Has scores that take many network calls per image, and are therefore measured on fewer images."""
 
     slow_ood_calls: int
-    """Network calls behind all of them for one image; a pass forward and back counts as three."""
+    """Network calls for all of them per image; a forward and backward pass counts as three."""
 
     def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return name -> (B,), as in `ScoresOod`; works under `torch.no_grad`, leaves no gradients in parameters."""
@@ -365,10 +365,10 @@ class ScoresOodSlowly(Protocol):
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """Shows what its network makes of an image on the way to its purpose; elsewhere `Encodes.encode` stands for it."""
+    """Has hidden activations that describe an image; for other models `Encodes.encode` is used instead."""
 
     def features(self, x: Tensor) -> Tensor:
-        """Return (B, F) float32 for x (B, 3, S, S), without randomness; F is some hundreds at most."""
+        """Return (B, F) float32 for x (B, 3, S, S), without randomness; F is a few hundred at most."""
         ...
 
 
@@ -385,23 +385,23 @@ CAPABILITIES: tuple[type, ...] = (
     EstimatesLogProb,
     ScoresOod,
 )
-"""What can be asked of every model. `HasVariants`, `Guides`, `Compresses`, `ImportanceWeighted`, `ScoresOodSlowly` and
-`HasFeatures` are extras: their absence needs no reason."""
+"""The capabilities that every model has or gives a reason not to have. `HasVariants`, `Guides`, `Compresses`,
+`ImportanceWeighted`, `ScoresOodSlowly` and `HasFeatures` are extras: their absence needs no reason."""
 UNLESS_SAID: Mapping[type, str] = {
     SamplesGiven: "learns from images alone and knows no attributes",
     Translates: "learns one kind of image, not the way between two",
     Inpaints: "is not trained to fill in hidden parts",
     EstimatesLogProb: "has no estimate of log p(x)",
 }
-"""Reasons that hold for most models; one that has a better one says so in `why_not`."""
+"""Reasons that hold for most models; a model with a more specific one returns it from `why_not`."""
 NO_DENSITY: Mapping[type, str] = dict.fromkeys((HasLogProb, HasBound), "a GAN defines no density")
 NO_ENCODER: Mapping[type, str] = {
     Reconstructs: "a GAN without an encoder cannot reconstruct",
     Encodes: "a GAN without an encoder has no code for an image",
 }
-"""Reasons of every GAN, and of those without an encoder."""
+"""Reasons shared by all GANs, and by those without an encoder."""
 INITIAL_IMAGES = 1024
-"""Images that a data-dependent initialisation sees, at most."""
+"""The largest number of images that a data-dependent initialisation sees."""
 
 
 def can(model: GenerativeModel, capability: type) -> bool:
@@ -410,14 +410,14 @@ def can(model: GenerativeModel, capability: type) -> bool:
 
 
 def reason(model: GenerativeModel, capability: type) -> str:
-    """Why the model, as configured, does not have the capability; empty where it has it or does not say."""
+    """Why the model, as configured, does not have the capability; empty if it has it or gives no reason."""
     if can(model, capability):
         return ""
     return model.why_not().get(capability, UNLESS_SAID.get(capability, ""))
 
 
 def names() -> list[str]:
-    """The models there are: the file names of this package, sorted."""
+    """The names of all models, which are the file names of this package, sorted."""
     return sorted(m.name for m in pkgutil.iter_modules(visage.models.__path__) if m.name != "base")
 
 
@@ -425,7 +425,7 @@ def find(name: str) -> type[GenerativeModel]:
     """The model class that `visage/models/<name>.py` defines.
 
     Raises:
-        LookupError: there is no such file, or it does not define exactly one model.
+        LookupError: the file does not exist, or does not define exactly one model.
     """
     if name not in names():
         raise LookupError(f"no model file src/visage/models/{name}.py (there are: {', '.join(names())})")
@@ -451,12 +451,12 @@ def config_type(model: type[GenerativeModel]) -> type:
 def build(name: str, settings: Mapping[str, Any], size: int, first: GenerativeModel | None = None) -> GenerativeModel:
     """Construct a model from its file name and settings that `visage.params` has validated.
 
-    first: the model of its first stage, where it has one.
+    first: the model of its first stage, if it has one.
 
     Raises:
         LookupError: no such model.
-        TypeError: a setting is missing or unknown, or the first stage is.
-        ValueError: settings that do not go together, or do not suit the size.
+        TypeError: a setting or the first stage is missing or unknown.
+        ValueError: settings contradict each other or do not suit the size.
     """
     model = find(name)
     config = config_type(model)(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})

@@ -9,17 +9,17 @@
     G  generator, code to image  `Generator`   z  code, N(0, I)   `z`         (G(z), z)  generated pair  `generated`
     D  joint discriminator, a logit, high for encoded pairs       `Discriminator`
 
-D sees pairs alone: nothing compares x with G(E(x)). Yet where D cannot tell the two kinds of pairs apart, E and G
-invert each other (theorem 2); short of that, reconstructions keep what a face is like rather than its pixels.
+D sees only pairs: nothing compares x with G(E(x)). Yet where D cannot tell the two kinds of pairs apart, E and G
+invert each other (theorem 2); short of that, reconstructions preserve a face's character rather than its pixels.
 
 Where we deviate:
 
 * D joins the features of x with those of z in its last hidden layer, as the second paper does, not in every layer.
-* z is N(0, I), as the second paper's; the first paper's is uniform in a cube.
-* D takes its step first, then E and G together, which the first paper describes but for speed does at the same time.
-* Convolutions as the DCGAN's, weights from N(0, 0.02^2); fully connected layers from N(0, 2 / inputs): at 0.02, z would
-  hardly be heard beside x. The two kinds of pairs pass D apart from each other, since batch normalisation would tell
-  which is which from their mixture. D is evaluated (as a score) with running statistics of both.
+* z is N(0, I), as in the second paper; in the first it is uniform in a cube.
+* D takes its step first, then E and G together. The first paper describes this but, for speed, updates all at once.
+* Convolutions are the DCGAN's, with weights from N(0, 0.02^2); fully connected layers start from N(0, 2 / inputs),
+  because at 0.02 x would drown out z. The two kinds of pairs pass through D in separate batches, since batch
+  normalisation would give them away in a mixed one. As a score, D uses the running statistics of both kinds.
 * E is a function, as in the first paper's experiments; the second draws from N(mu(x), sigma(x)^2).
 """
 
@@ -42,9 +42,9 @@ class BiGANConfig:
     """The BiGAN's settings."""
 
     latent_dim: Annotated[int, Ge(1)]  # dimensions of z; the papers: 200 and 256
-    width: Annotated[int, Ge(1)]  # channels of every network at half the image size, doubled at every halving
-    code_width: Annotated[int, Ge(1)]  # units of D's two layers that see z alone
-    joint_width: Annotated[int, Ge(1)]  # units of D's layer that sees both
+    width: Annotated[int, Ge(1)]  # channels of each network at half the image size, doubled at every halving
+    code_width: Annotated[int, Ge(1)]  # units of the two layers of D that see only z
+    joint_width: Annotated[int, Ge(1)]  # units of the layer of D that sees both
     dropout: Annotated[float, Ge(0), Lt(1)]  # share of D's fully connected inputs zeroed in training; ALI: 0.2
 
 
@@ -59,7 +59,7 @@ def widths(config: BiGANConfig, size: int) -> list[int]:
 
 
 def initialize(module: nn.Module) -> None:
-    """Convolutions and gains as in the DCGAN (Radford et al. 2016); what is fully connected keeps the scale."""
+    """Initialise as the DCGAN does (Radford et al. 2016), except that fully connected layers preserve the scale."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
@@ -71,7 +71,7 @@ def initialize(module: nn.Module) -> None:
 
 
 def trunk(config: BiGANConfig, size: int) -> tuple[nn.Sequential, int]:
-    """Convolutions from (B, 3, S, S) down to 4 x 4 positions, flattened; and how many features come out."""
+    """Convolutions from (B, 3, S, S) down to 4 x 4 positions, flattened, and the number of features that result."""
     outs = widths(config, size)
     layers: list[nn.Module] = [nn.Conv2d(3, outs[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
     for i, o in pairwise(outs):
@@ -97,7 +97,7 @@ class Generator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """E: (B, 3, S, S) to codes (B, latent_dim), unbounded as those of N(0, I) are."""
+    """E: (B, 3, S, S) to codes (B, latent_dim), unbounded like draws of N(0, I)."""
 
     def __init__(self, config: BiGANConfig, size: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Discriminator(nn.Module):
 
 
 class BiGAN(GenerativeModel):
-    """A generator, an encoder that learns to invert it, and a discriminator of pairs.
+    """A generator, an encoder that learns to invert it, and a discriminator that judges pairs.
 
     Raises:
         ValueError: size is not a power of two, or less than 16.
@@ -169,7 +169,7 @@ class BiGAN(GenerativeModel):
         return {"generator_encoder": [self.generator, self.encoder], "discriminator": [self.discriminator]}
 
     def phases(self) -> Sequence[Phase]:
-        """One step of D, then one of E and G, which encode the same images."""
+        """One step of D, then one of E and G on the same images."""
         return [
             Phase("discriminator", self.discriminator_loss),
             Phase("generator_encoder", self.generator_encoder_loss, fresh=False),
@@ -185,23 +185,23 @@ class BiGAN(GenerativeModel):
         return loss, beliefs(encoded, generated)
 
     def generator_encoder_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same with the kinds of pairs swapped; its gradient does not vanish where D is sure (section 3.4)."""
+        """The same with the labels swapped; its gradient does not vanish where D is confident (section 3.4)."""
         z = self.z(batch, step)
         codes, images = self.encoder(batch.x), self.generator(z)
         encoded, generated = self.discriminator(batch.x, codes), self.discriminator(images, z)
         loss = F.softplus(encoded).mean() + F.softplus(-generated).mean()
-        # codes should come to be like draws of N(0, I): to 0 they collapse, far above 1 they explode
+        # codes should become like draws of N(0, I), with spread 1: near 0 they collapse, far above 1 they explode
         spread = codes.detach().std(0).mean()
         return loss, beliefs(encoded, generated) | {"code_std": spread, "code_mean": codes.detach().mean()}
 
     def z(self, batch: Batch, step: Step) -> Tensor:
-        """As many codes as the batch has images."""
+        """One code for each image of the batch."""
         return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
 
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No density."""
+        """It defines no density."""
         return NO_DENSITY
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -227,9 +227,9 @@ class BiGAN(GenerativeModel):
         return self.decode(self.encode(x))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """-D(x, E(x)), and how far D's features of x are from those of G(E(x)), in the mean over units.
+        """-D(x, E(x)), and the mean distance between D's features of x and those of G(E(x)).
 
-        The second is the feature-matching score of Zenati et al. 2018 (arXiv:1802.06222); both with the code E(x).
+        The second is the feature-matching score of Zenati et al. 2018 (arXiv:1802.06222). Both give D the code E(x).
         """
         codes = self.encode(x)
         seen, remade = self.discriminator.features(x, codes), self.discriminator.features(self.decode(codes), codes)
@@ -242,5 +242,5 @@ class BiGAN(GenerativeModel):
 
 
 def beliefs(encoded: Tensor, generated: Tensor) -> dict[str, Tensor]:
-    """D's mean probability of being an encoded pair, for the log; logits (B,)."""
+    """D's mean probability that a pair is an encoded one, for the log. Arguments are logits, (B,)."""
     return {"d_encoded": encoded.detach().sigmoid().mean(), "d_generated": generated.detach().sigmoid().mean()}

@@ -4,27 +4,27 @@
     sample    with eps~ = (1 + w) eps^(x_t, t, y) - w eps^(x_t, t, null)                              eq. 6
 
     x_t   noisy image, z_lambda in the paper    `x_t`           eps^  the network, a U-Net      `Denoiser`
-    y     attributes, c in the paper            `batch.y`       null  what stands for no y      `Denoiser.null`
+    y     attributes, c in the paper            `batch.y`       null  token that replaces y     `Denoiser.null`
     eps   noise, N(0, I)                        `eps`           w     strength of the guidance  `guidance`, `w`
 
-w = 0 is the conditional model and w = -1 the unconditional one; others write s = 1 + w. The noise and the bound on
-log p are those of Ho et al. 2020 (arXiv:2006.11239). What is said of an image (its bound, its code, how well it is
-denoised) is said by the null token, as p(x): its labels would give the answer away.
+w = 0 is the conditional model and w = -1 the unconditional one; other papers write s = 1 + w. The noise and the bound
+on log p are those of Ho et al. 2020 (arXiv:2006.11239). Everything that is measured on an image (its bound, its code,
+how well it is denoised) uses the null token, that is p(x), because its labels would give the answer away.
 
 Where we deviate:
 
 * y is A attributes at once instead of one of C classes: a vector of -1 and 1, embedded by two layers, one of them the
-  U-Net's. The null token is a learned embedding, so no y can be taken for it; y is dropped as a whole.
+  U-Net's. The null token is a learned embedding, which no y can be mistaken for; y is dropped as a whole.
 * Time is discrete, t = 1..T, under the cosine schedule (the paper: continuous log-SNR, also cosine), and the sampler is
-  DDIM (Song et al. 2021, arXiv:2010.02502): from equal noise, images at different w differ by the guidance alone. So
-  sigma_t^2 plays its part in the bound only; it is beta_t there, and at t = 1 the posterior variance at t = 2.
+  DDIM (Song et al. 2021, arXiv:2010.02502), so that images from the same noise at different w differ by the guidance
+  alone. sigma_t^2 therefore appears in the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2.
 * `prediction: v` lets the network predict v (Salimans & Ho 2022, arXiv:2202.00512), which shows faces sooner. Given
   x_t it is linear in eps, so that guiding v is guiding eps. The guided guess at the image is clipped to [-1, 1].
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -32,8 +32,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
-from visage.maths import diffusion, noise
-from visage.maths.likelihoods import HALF_BIN
+from visage.maths import diffusion, noise, samplers
 from visage.models.base import INITIAL_IMAGES, Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Step
 from visage.nn.unet import UNet
 
@@ -42,15 +41,15 @@ from visage.nn.unet import UNet
 class ConditionalDiffusionConfig:
     """The settings of the conditional diffusion and of its U-Net."""
 
-    attributes: Annotated[tuple[str, ...], MinLen(1)]  # what y is, by CelebA's names
+    attributes: Annotated[tuple[str, ...], MinLen(1)]  # the attributes in y, by their CelebA names
     p_uncond: Annotated[float, Gt(0), Lt(1)]  # share of the images whose y is dropped; the paper: 0.1 or 0.2
     guidance: Annotated[float, Ge(0)]  # w of `sample` and `sample_given`; the paper's best FID: 0.1 to 0.3
     timesteps: Annotated[int, Ge(2)]  # T
-    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
+    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
     sampling_steps: Annotated[int, Ge(1)]  # steps of DDIM
-    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; as many as T: all its terms
+    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; T of them compute every term
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution
-    multipliers: tuple[int, ...]  # of width, at each resolution
+    multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # of width, at each resolution
     blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution
     attention: tuple[int, ...]  # sides of the resolutions that have attention
     dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks
@@ -64,22 +63,18 @@ class ConditionalDiffusionConfig:
         for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
             if calls > self.timesteps:
                 raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers={list(self.multipliers)}: name at least one, each 1 or more")
 
 
 GUIDANCE_SCALES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Strengths w at which guidance is shown."""
 OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
-"""Shares of T at which an image is made noisy to see how well the noise is found again."""
+"""The shares of T at which noise is added to an image to measure how well the network predicts it."""
 FEATURE_TIME = 1
-"""Of `OOD_TIMES`, where the network's features are taken: 0.1 T."""
-REDRAWN, REDRAW_STEPS = (0.1, 0.25, 0.5), 5
-"""Shares of T up to which an image is made noisy to be drawn again, and the steps of DDIM that each takes."""
+"""Index into `OOD_TIMES` of the time at which the network's features are taken, 0.1 T."""
 
 
 class Denoiser(nn.Module):
-    """A U-Net that hears y or the null token along with the time."""
+    """A U-Net conditioned on the time and on y or the null token."""
 
     def __init__(self, config: ConditionalDiffusionConfig, size: int) -> None:
         super().__init__()
@@ -109,7 +104,7 @@ class Denoiser(nn.Module):
 
 
 class ConditionalDiffusion(GenerativeModel):
-    """One network for p(x | y) and p(x), and a sampler that goes from the one away from the other.
+    """One network for p(x | y) and p(x), and a sampler that is guided towards the first and away from the second.
 
     Raises:
         ValueError: the U-Net cannot halve images of this size.
@@ -117,7 +112,7 @@ class ConditionalDiffusion(GenerativeModel):
 
     paper = "Ho & Salimans 2022, arXiv:2207.12598"
     score_calls = len(OOD_TIMES)
-    slow_ood_calls = len(REDRAWN) * REDRAW_STEPS
+    slow_ood_calls = samplers.REDRAWING_CALLS
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     rows: Tensor
     probes: Tensor
@@ -128,14 +123,14 @@ class ConditionalDiffusion(GenerativeModel):
         self.likelihood_calls = config.bound_terms
         self.sample_calls = config.sampling_steps * (2 if config.guidance else 1)
         self.denoiser = Denoiser(config, size)
-        # no buffer: it stays float64 on the CPU, where t is drawn
+        # this is not a buffer, so that it stays float64 and on the CPU, where t is drawn
         self.alpha_bars = diffusion.alpha_bars(diffusion.cosine_betas(config.timesteps))
         self.register_buffer("rows", torch.zeros(INITIAL_IMAGES, len(config.attributes)))
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
 
     @property
     def attributes(self) -> Sequence[str]:
-        """Those of the config."""
+        """The attributes of the config."""
         return self.config.attributes
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -147,11 +142,11 @@ class ConditionalDiffusion(GenerativeModel):
         return [Phase("denoiser", self.loss)]
 
     def initialize(self, batch: Batch) -> None:
-        """Keep rows of training attributes, from the first one again where there are too few: q(y) of `sample`."""
+        """Keep rows of training attributes as q(y) for `sample`; where there are too few, they are repeated."""
         self.rows.copy_(batch.y[torch.arange(len(self.rows), device=batch.y.device) % len(batch.y)])
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Algorithm 1: each image has a time of its own and loses its y, as a whole, by a draw of its own."""
+        """Algorithm 1: each image has its own random time, and an independent draw decides if it loses its y."""
         x0, n = batch.x, len(batch.x)
         t = torch.randint(1, self.config.timesteps + 1, (n,), generator=step.generator)
         eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
@@ -162,16 +157,16 @@ class ConditionalDiffusion(GenerativeModel):
         return (output - target).square().mean(), {}
 
     def output(self, x_t: Tensor, t: Tensor, y: Tensor, known: Tensor) -> Tensor:
-        """What the network predicts from x_t (B, 3, S, S); t (B,) integers and known (B,) on the CPU."""
+        """The network's prediction for x_t (B, 3, S, S); t (B,), integers, and known (B,) are on the CPU."""
         prediction: Tensor = self.denoiser(x_t, self.time(t, x_t), y.to(x_t.device), known.to(x_t.device))
         return prediction
 
     def time(self, t: Tensor, x_t: Tensor) -> Tensor:
-        """What the network is told of t (B,), where x_t is."""
+        """The time that the network receives for t (B,): 1000 t / T, on the device of x_t."""
         return (1000 / self.config.timesteps * t).to(x_t.device)
 
     def unconditional(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network predicts for the null token."""
+        """The network's prediction for the null token."""
         return self.output(x_t, t, self.rows[:1].expand(len(x_t), -1), torch.zeros(len(x_t), dtype=torch.bool))
 
     def guided(self, x_t: Tensor, t: Tensor, y: Tensor, w: float) -> Tensor:
@@ -183,12 +178,10 @@ class ConditionalDiffusion(GenerativeModel):
         given, null = self.output(x_t, t, y, known).chunk(2)
         return (1 + w) * given - w * null
 
-    def split(self, x_t: Tensor, t: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The guess at the image in [-1, 1] that a network's output stands for, and the noise that goes with it."""
-        abar = self.alpha_bars[t]
-        of = diffusion.x0_of_epsilon if self.config.prediction == "epsilon" else diffusion.x0_of_velocity
-        x0 = of(x_t, output, abar).clamp(-1, 1)
-        return x0, diffusion.epsilon_of_x0(x_t, x0, abar)
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, w: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The guess at x_0, clipped to [-1, 1], and its noise: guided to y (B, A) by w, else for the null token."""
+        output = self.unconditional(x_t, t) if y is None else self.guided(x_t, t, y, w)
+        return diffusion.split(x_t, output, self.alpha_bars[t], self.config.prediction, clip=True)
 
     # Sampler
 
@@ -196,47 +189,42 @@ class ConditionalDiffusion(GenerativeModel):
         """Noise (n, 3, S, S), image i from its own generator."""
         return noise.randn_each(rows, self.shape, self.probes.device)
 
-    def ddim(self, x: Tensor, y: Tensor | None, w: float) -> Tensor:
-        """From x_T (n, 3, S, S) to x_0, deterministic, guided to y (n, A) by w; without y by the null token."""
-        return self.walk(x, diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps), y, w)
+    def ddim(self, x: Tensor, predict: diffusion.Predict) -> Tensor:
+        """From x_T (n, 3, S, S) to x_0, deterministic."""
+        return samplers.ddim(x, self.times()[::-1], predict, self.alpha_bars)
 
-    def walk(self, x: Tensor, times: Sequence[int], y: Tensor | None, w: float) -> Tensor:
-        """The same backwards through times that rise from 0 to that of x."""
-        for t, s in pairwise(times[::-1]):
-            now = torch.full((len(x),), t)
-            output = self.unconditional(x, now) if y is None else self.guided(x, now, y, w)
-            x0, eps = self.split(x, now, output)
-            a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], 0.0)
-            x = float(a) * x0 + float(b) * eps
-        return x
+    def times(self) -> list[int]:
+        """The times that the sampler visits, from 0 to T."""
+        return diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
 
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """A bound only, and no reconstruction worth the name."""
+        """It has a bound only, and reconstruction would measure the sampler."""
         return {
             Reconstructs: "its code is as large as the image: a round trip measures DDIM's steps, not the model",
             HasLogProb: "bounds log p(x), does not compute it",
         }
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Images for whole rows of training attributes."""
+        """Images for the attributes of random training images, each taken as a whole row."""
         rows = noise.each(n, generator)
         y = self.rows[[int(torch.randint(len(self.rows), (), generator=row)) for row in rows]]
-        return self.ddim(self.noise(rows), y, self.config.guidance)
+        return self.ddim(self.noise(rows), partial(self.predict, y=y, w=self.config.guidance))
 
     def sample_given(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Images for y at the strength of the settings."""
+        """Images for y at the configured strength."""
         return self.sample_guided(y, generator, self.config.guidance)
 
     @property
     def guidance_scales(self) -> Sequence[float]:
-        """From none to more than images can bear."""
+        """From no guidance to more than images can bear."""
         return GUIDANCE_SCALES
 
     def sample_guided(self, y: Tensor, generator: torch.Generator, w: float) -> Tensor:
         """Images for y at strength w."""
-        return self.ddim(self.noise(noise.each(len(y), generator)), y.to(self.probes.device), w)
+        x = self.noise(noise.each(len(y), generator))
+        return self.ddim(x, partial(self.predict, y=y.to(self.probes.device), w=w))
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """x_T ~ N(0, I), (n, 3 S S)."""
@@ -244,56 +232,28 @@ class ConditionalDiffusion(GenerativeModel):
 
     def decode(self, z: Tensor) -> Tensor:
         """DDIM of the unconditional model, a function of x_T."""
-        return self.ddim(z.reshape(-1, *self.shape), None, 0.0)
+        return self.ddim(z.reshape(-1, *self.shape), self.predict)
 
     def encode(self, x: Tensor) -> Tensor:
-        """x_T of the unconditional model, flat: the steps of `decode` the other way round, from x taken for x_1."""
-        _, *later = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
-        for s, t in pairwise([1, *(t for t in later if t > 1)]):
-            now = torch.full((len(x),), s)
-            x0, eps = self.split(x, now, self.unconditional(x, now))
-            a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[t], self.alpha_bars[s], 0.0)
-            x = float(a) * x0 + float(b) * eps
-        return x.flatten(1)
+        """x_T of the unconditional model, flattened: `decode` run in reverse."""
+        return samplers.ddim_inverse(x, self.times(), self.predict, self.alpha_bars).flatten(1)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
-        """Of log p(x), by the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, all else the rate."""
-
-        def guess(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.split(x_t, t, self.unconditional(x_t, t))[0]
-
+        """Bound log p(x) with the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, the rest is the rate."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
         variances = diffusion.variances(self.alpha_bars, "large")
-        return Bound(*diffusion.variational_bound(x, guess, self.alpha_bars, variances, rows, terms))
+        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error in eps over `OOD_TIMES` by the null token, with the same noise for every image."""
-        errors = []
-        for share, probe in zip(OOD_TIMES, self.probes, strict=True):
-            t = torch.full((len(x),), max(1, round(share * self.config.timesteps)))
-            x_t = diffusion.diffuse(x, probe.expand_as(x), self.alpha_bars[t])
-            _, eps = self.split(x_t, t, self.unconditional(x_t, t))
-            errors.append((eps - probe).square().mean((1, 2, 3)))
-        return {"denoising": torch.stack(errors).mean(0)}
+        """Mean squared error of eps^ over `OOD_TIMES` with the null token; all images share the noise."""
+        return {"denoising": samplers.denoising_error(x, OOD_TIMES, self.probes, self.predict, self.alpha_bars)}
 
     def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """How far from x the null token's DDIM ends that starts at x with noise (Graham et al. 2023, arXiv:2211.07740).
-
-        Log of the squared error, mean over `REDRAWN` (logs: no time outweighs another), the same noise for every image.
-        Errors below half an 8-bit level count as that: an even image may come back exactly.
-        """
-        logs = []
-        for share, probe in zip(REDRAWN, self.probes, strict=False):
-            start = max(1, round(share * self.config.timesteps))
-            times = diffusion.spaced_times(start, min(REDRAW_STEPS, start))
-            abar = self.alpha_bars[start].expand(len(x))
-            back = self.walk(diffusion.diffuse(x, probe.expand_as(x), abar), times, None, 0.0)
-            logs.append((back - x).square().mean((1, 2, 3)).clamp(min=HALF_BIN**2).log())
-        return {"redrawing": torch.stack(logs).mean(0)}
+        """How far from x DDIM with the null token ends when it starts from x with noise added; all images share it."""
+        return {"redrawing": samplers.redrawing_error(x, self.probes, self.predict, self.alpha_bars)}
 
     def features(self, x: Tensor) -> Tensor:
-        """The U-Net's middle, told the null token, for x with the noise of 0.1 T, the same for every image."""
-        t = torch.full((len(x),), max(1, round(OOD_TIMES[FEATURE_TIME] * self.config.timesteps)))
-        x_t = diffusion.diffuse(x, self.probes[FEATURE_TIME].expand_as(x), self.alpha_bars[t])
+        """The U-Net's middle activations with the null token, for x with the same noise up to 0.1 T in every image."""
+        x_t, t = samplers.noised(x, self.probes[FEATURE_TIME], OOD_TIMES[FEATURE_TIME], self.alpha_bars)
         null = self.denoiser.null.expand(len(x), -1)
         return self.denoiser.unet.features(x_t, self.time(t, x_t), null)

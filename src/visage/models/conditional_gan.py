@@ -12,15 +12,15 @@ arXiv:1802.05637) under spectral normalisation (Miyato et al. 2018, arXiv:1802.0
     V    embedding of y   `projection`         psi  linear                          `psi`
 
 Under the log loss the best D is log q(x, y) / p(x, y) = log q(y|x) / p(y|x) + log q(x) / p(x) (eq. 2), q for training
-images and p for generated ones; eq. 3 is its form where the first term is log-linear in y. It compares images only as
-long as p(y) = q(y), so generated images get whole rows of training attributes. Drawn one by one, these would make pairs
-that no face has, such as women with beards, and y alone would tell what is generated.
+images and p for generated ones; eq. 3 is its form where the first term is log-linear in y. It compares images only if
+p(y) = q(y), so generated images get whole rows of training attributes. Attributes drawn one by one would combine as
+they do on no face, such as women with beards, and y alone would reveal what is generated.
 
 Where we deviate:
 
 * y is A attributes at once, each as -1 or 1, instead of one of C classes: v_c of eq. 3 becomes the sum of +-v_a.
 * Networks are the DCGAN's; D has spectral instead of batch normalisation, with sum-pooled features as in the authors'
-  code. G is given y beside z as in the first paper, where the second has conditional batch normalisation.
+  code. G receives y next to z as in the first paper, whereas the second has conditional batch normalisation.
 * One step of D, at a greater learning rate (Heusel et al. 2017, arXiv:1706.08500), for each one of G instead of five.
 """
 
@@ -51,7 +51,7 @@ from visage.models.base import (
 class ConditionalGANConfig:
     """The conditional GAN's settings."""
 
-    attributes: Annotated[tuple[str, ...], MinLen(1)]  # what y is, by CelebA's names
+    attributes: Annotated[tuple[str, ...], MinLen(1)]  # the attributes in y, by their CelebA names
     latent_dim: Annotated[int, Ge(1)]  # dimensions of z; the papers: 100 and 128
     embedding: Annotated[int, Ge(1)]  # dimensions that y is mapped to before it joins z
     width: Annotated[int, Ge(1)]  # channels of both networks at half the image size, doubled at every halving
@@ -64,7 +64,7 @@ class ConditionalGANConfig:
 
 
 def signs(y: Tensor) -> Tensor:
-    """Attributes in {0, 1} as -1 and 1: absence is something that a network hears, too."""
+    """Attributes in {0, 1} as -1 and 1, so that the absence of an attribute is also a signal."""
     return 2 * y - 1
 
 
@@ -74,8 +74,8 @@ def signs(y: Tensor) -> Tensor:
 class SpectralNorm(nn.Module):
     """W to W / sigma(W), sigma the largest singular value of W as a matrix with its first dimension in the rows.
 
-    One step of power iteration for each use in training (algorithm 1), from the u of the use before. In evaluation u
-    stays, and v is found for the W at hand: it is an average over the training's, with a norm of its own.
+    Each use in training takes one step of power iteration (algorithm 1) from the u of the previous use. In evaluation u
+    stays, and v is computed for the given W, which may be an average over the training with another norm.
     """
 
     u: Tensor
@@ -125,7 +125,7 @@ class Generator(nn.Module):
         for i, o in pairwise([*ins, 3]):
             layers += [nn.BatchNorm2d(i), nn.ReLU(), nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False)]
         self.layers = nn.Sequential(*layers)
-        for module in self.layers:  # the DCGAN's
+        for module in self.layers:  # as in the DCGAN
             if isinstance(module, nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
 
@@ -163,7 +163,7 @@ class Discriminator(nn.Module):
 
 
 class ConditionalGAN(GenerativeModel):
-    """A generator that is told which attributes its images shall have, and a discriminator that looks for them.
+    """A generator that is told which attributes its images should have, and a discriminator that looks for them.
 
     Raises:
         ValueError: size is not a power of two, or less than 16.
@@ -183,7 +183,7 @@ class ConditionalGAN(GenerativeModel):
 
     @property
     def attributes(self) -> Sequence[str]:
-        """Those of the config."""
+        """The attributes of the config."""
         return self.config.attributes
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -195,27 +195,27 @@ class ConditionalGAN(GenerativeModel):
         return [Phase("discriminator", self.discriminator_loss), Phase("generator", self.generator_loss, fresh=False)]
 
     def initialize(self, batch: Batch) -> None:
-        """Keep rows of training attributes, from the first one again where there are too few: q(y) of `sample`."""
+        """Keep rows of training attributes as q(y) for `sample`; where there are too few, they are repeated."""
         self.rows.copy_(batch.y[torch.arange(len(self.rows), device=batch.y.device) % len(batch.y)])
 
     def discriminator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Real pairs above 1, generated ones below -1."""
+        """Push real pairs above 1 and generated ones below -1."""
         z, wished = self.wishes(batch, step)
         with torch.no_grad():
             fakes = self.generator(z, wished)
-        # one pass: without batch normalisation the images do not meet, and W_SN is the same for both kinds
+        # one pass: without batch normalisation images do not affect each other, and W_SN is the same for both kinds
         both = self.discriminator(torch.cat([batch.x, fakes]), torch.cat([signs(batch.y), wished]))
         real, fake = both.chunk(2)
         loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         return loss, {"d_real": real.detach().mean(), "d_fake": fake.detach().mean()}
 
     def generator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Generated pairs up, each with the attributes that were wished of it."""
+        """Raise D for generated pairs, each with the attributes that were asked for."""
         z, wished = self.wishes(batch, step)
         return -self.discriminator(self.generator(z, wished), wished).mean(), {}
 
     def wishes(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """As many codes as the batch has images, and the batch's own attributes as signs, row by row in other order."""
+        """One code for each image of the batch, and the batch's rows of attributes, as signs, in random order."""
         n = len(batch.x)
         z = torch.randn(n, self.config.latent_dim, generator=step.generator).to(batch.x.device)
         order = torch.randperm(n, generator=step.generator).to(batch.y.device)
@@ -224,7 +224,7 @@ class ConditionalGAN(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No way from an image to a code, no density."""
+        """It has no encoder and no density."""
         return {**NO_ENCODER, **NO_DENSITY}
 
     def sample_given(self, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -233,7 +233,7 @@ class ConditionalGAN(GenerativeModel):
         return images
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
-        """Codes z ~ N(0, I) with attributes as signs behind them, whole rows of q(y): (n, latent_dim + A)."""
+        """Codes z ~ N(0, I), each followed by a row of q(y) as signs: (n, latent_dim + A)."""
         codes = []
         for _ in range(n):  # image by image, so that the first ones do not depend on n
             z = torch.randn(self.config.latent_dim, generator=generator)
@@ -244,8 +244,8 @@ class ConditionalGAN(GenerativeModel):
     def decode(self, z: Tensor) -> Tensor:
         """G(z, y) for codes (B, latent_dim + A).
 
-        Attributes are clamped to [-1, 1]: on the arc between two codes, those that differ pass through 0, and those
-        that agree bulge beyond 1 with the arc, which the clamp takes back.
+        Attributes are clamped to [-1, 1]: on the arc between two codes, those that differ pass through 0, while those
+        that agree bulge beyond 1, which the clamp undoes.
         """
         z, y = z[:, : self.config.latent_dim], z[:, self.config.latent_dim :]
         images: Tensor = self.generator(z, y.clamp(-1, 1))
@@ -256,13 +256,13 @@ class ConditionalGAN(GenerativeModel):
         return self.decode(self.prior(n, generator))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """-D(x, y) in the mean over y ~ q(y), the same for every image: its own attributes would give it away.
+        """-D(x, y) averaged over y ~ q(y), the same for every image, because its attributes would give it away.
 
-        D is affine in y, so the mean of D is D at the mean, over all rows for the price of one.
+        D is affine in y, so the mean of D is D at the mean of y, which costs a single call.
         """
         y = signs(self.rows.mean(0)).expand(len(x), -1)
         return {"discriminator": -self.discriminator(x, y)}
 
     def features(self, x: Tensor) -> Tensor:
-        """phi(x), which knows no y."""
+        """phi(x), which does not depend on y."""
         return self.discriminator.phi(x)

@@ -4,7 +4,7 @@
                      + lambda { E_a |F(G(a)) - a|_1 + E_b |G(F(b)) - b|_1             eq. 2, weighted as in eq. 3
                                 + lambda_id ( E_b |G(b) - b|_1 + E_a |F(a) - a|_1 ) } L_identity of section 5.2
     D_B minimises    1/2 { E_b (D_B(b) - 1)^2 + E_h D_B(h)^2 },   D_A likewise        section 4 and appendix 7.1
-                     h: images that G made, now or up to a while ago                  `History`
+                     h: images from G, new ones and some of earlier steps             `History`
 
     a, b   images of domain A (the paper's X) and of B (its Y)    first and second half of `batch.x`
     G      A to B    `to_b`       D_B (the paper's D_Y)  judge of images of B, 1 for real    `judge_b`
@@ -12,17 +12,17 @@
     |.|_1  mean over pixels and colours of the absolute difference, x11                      `l1`
     lambda, lambda_id                                                                        `cycle`, `identity`
 
-The authors' code calls D_A the judge of what G_A makes, which are images of B. Here a letter always names the domain.
+In the authors' code D_A judges the output of G_A, which are images of B. Here a letter always names the domain.
 
 Where we deviate:
 
-* D follows G in an iteration, as in the authors' code, but judges what the generators make after their update: so no
-  images are handed from one phase to the next, and a checkpoint needs none.
+* D follows G in an iteration, as in the authors' code, but judges what the generators make after their update, so that
+  no images are passed from one phase to the next or stored in a checkpoint.
 * Patches: a judge has fewer layers where the paper's patch, 70 pixels wide, would not fit into the image. With three,
   two, one halving a patch is 70, 34, 16 pixels wide, and we take the largest that is narrower than the image.
-* `patch` > 1 makes the squares of so many pixels channels of one position (pixel-unshuffle), with kernels of 3 instead
-  of 7 pixels at both ends: a generator of twice the speed for a training of a minute. 1 is the paper's.
-* Batches of several images (the paper: one), and no biases where instance normalisation takes the mean off anyway.
+* `patch` > 1 turns squares of patch x patch pixels into channels of one position (pixel-unshuffle), with kernels of 3
+  instead of 7 pixels at both ends. That doubles the generator's speed, for trainings of a minute. 1 is the paper's.
+* Batches of several images (the paper: one), and no biases where instance normalisation removes the mean anyway.
 * The paper's rate is constant, then falls linearly to 0 over the second half; the loop has a cosine instead.
 """
 
@@ -52,11 +52,11 @@ from visage.models.base import (
 class CycleGANConfig:
     """The CycleGAN's settings."""
 
-    domain_a: Annotated[str, MinLen(1)]  # an attribute, or "not <attribute>"; images that are of B too are left out
+    domain_a: Annotated[str, MinLen(1)]  # an attribute, or "not <attribute>"; images in both domains are left out
     domain_b: Annotated[str, MinLen(1)]  # likewise
     cycle: Annotated[float, Ge(0)]  # lambda, weight of the cycle loss; the paper: 10
     identity: Annotated[float, Ge(0)]  # lambda_id, of the identity loss in units of lambda; the paper: 0 or 0.5
-    history: Annotated[int, Ge(0)]  # generated images that each judge is shown again; the paper: 50; 0: none
+    history: Annotated[int, Ge(0)]  # generated images kept for each judge to see again; 0 for none; the paper: 50
     width: Annotated[int, Ge(1)]  # of a generator: channels before the first halving; the paper: 64
     halvings: Annotated[int, Ge(0)]  # of a generator: layers that halve the image and double the width; the paper: 2
     blocks: Annotated[int, Ge(1)]  # of a generator: residual blocks; the paper: 6 at 128 pixels, 9 from 256 on
@@ -70,7 +70,7 @@ class CycleGANConfig:
 
 
 def read(domain: str) -> tuple[str, bool]:
-    """The attribute that a domain is named after, and whether its images have it."""
+    """The attribute that defines a domain, and whether its images have it."""
     return domain.removeprefix("not "), not domain.startswith("not ")
 
 
@@ -83,7 +83,7 @@ def initialize(module: nn.Module) -> None:
 
 
 def conv(ins: int, outs: int, kernel: int, bias: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the image's size, reflected at the border."""
+    """A convolution that preserves the image's size, with reflection padding."""
     return nn.Conv2d(ins, outs, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
 
 
@@ -131,8 +131,8 @@ class Generator(nn.Module):
 
 
 def judge_halvings(size: int) -> int:
-    """How often a judge halves the image: three times, or less often, so that its patches are narrower than it."""
-    fitting = [n for n in (3, 2, 1) if 9 * 2**n - 2 < size]  # two 4x4 layers see 7 pixels, a halving makes r to 2 r + 2
+    """How often a judge halves the image: at most three times, so that its patches are narrower than the image."""
+    fitting = [n for n in (3, 2, 1) if 9 * 2**n - 2 < size]  # two 4x4 layers see 7 pixels; halving turns r into 2 r + 2
     if not fitting:
         raise ValueError(f"size {size}: the smallest patch of a CycleGAN's discriminator is 16 pixels wide")
     return fitting[0]
@@ -163,7 +163,7 @@ class Judge(nn.Module):
 
 
 class History(nn.Module):
-    """Generated images for a judge to see again (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3)."""
+    """Earlier generated images for a judge to see again (Shrivastava et al. 2017, arXiv:1612.07828, section 2.3)."""
 
     images: Tensor
     count: Tensor
@@ -175,10 +175,10 @@ class History(nn.Module):
 
     @torch.no_grad()
     def exchange(self, new: Tensor, generator: torch.Generator) -> Tensor:
-        """Take in generated images (B, 3, S, S), one after the other, and give out as many, without gradients.
+        """Store generated images (B, 3, S, S), one after the other, and return as many, without gradients.
 
-        The first ones are kept and given out. Once the history is full, an image changes places with a random one of
-        it with probability 1/2, else it is given out itself.
+        Until the history is full, images are stored and returned. After that, with probability 1/2 an image replaces a
+        random stored one, which is returned in its place; otherwise the image itself is returned.
         """
         length, count, out = len(self.images), int(self.count), []
         for image in new:
@@ -201,7 +201,7 @@ def l1(x: Tensor, y: Tensor) -> Tensor:
 
 
 class CycleGAN(GenerativeModel):
-    """Two generators that undo each other, and a judge of each domain.
+    """Two generators that undo each other, and a judge for each domain.
 
     Raises:
         ValueError: the generators cannot halve the image, or it is smaller than a patch.
@@ -219,16 +219,16 @@ class CycleGAN(GenerativeModel):
 
     @property
     def attributes(self) -> Sequence[str]:
-        """Those that tell the domains apart: one or two."""
+        """The one or two attributes that define the domains."""
         return tuple(dict.fromkeys(read(domain)[0] for domain in self.domains))
 
     def groups(self, y: Tensor) -> Tensor:
-        """0 for what is of A alone, 1 for what is of B alone, -1 for the rest; (N,) for y (N, A)."""
+        """0 for images of A only, 1 for images of B only, -1 for the rest; (N,) for y (N, A)."""
         in_a, in_b = ((y[:, self.attributes.index(name)] == has) for name, has in map(read, self.domains))
         return torch.where(in_a == in_b, -1, in_b.long())
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
-        """The generators against the discriminators; each pair has one optimiser."""
+        """The generators against the judges; each pair has one optimiser."""
         return {"generators": [self.to_a, self.to_b], "discriminators": [self.judge_a, self.judge_b]}
 
     def phases(self) -> Sequence[Phase]:
@@ -239,7 +239,7 @@ class CycleGAN(GenerativeModel):
         ]
 
     def generators_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Fool the judges, come back to where one started, leave alone what is of the right domain already."""
+        """Fool the judges, return to the input after a cycle, and leave images of the target domain unchanged."""
         a, b = batch.x.chunk(2)
         # one call for both halves: no image's output depends on another's
         fake_b, same_b = self.to_b(torch.cat([a, b])).chunk(2)
@@ -251,7 +251,7 @@ class CycleGAN(GenerativeModel):
         return loss, {"fooling": fooling.detach(), "cycle": cycle.detach(), "identity": identity.detach()}
 
     def discriminators_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Real images to 1, generated ones to 0, in either domain."""
+        """Move real images to 1 and generated ones to 0, in both domains."""
         a, b = batch.x.chunk(2)
         with torch.no_grad():
             fake_a = self.history_a.exchange(self.to_a(b), step.generator)
@@ -266,7 +266,7 @@ class CycleGAN(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No code and no prior: every image is made from another one."""
+        """It has no code and no prior, because every image is made from another image."""
         return {
             Samples: "makes images from images, not from noise",
             Reconstructs: "comes back by way of the other domain, not of a code",
@@ -281,9 +281,9 @@ class CycleGAN(GenerativeModel):
         return images
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """How far from x a cycle ends, the shorter way, as x may be of either domain; -D_A(x); -D_B(x).
+        """How far from x a cycle ends (the smaller distance, as x may belong to either domain), -D_A(x) and -D_B(x).
 
-        The judges have only learned to tell training images from the generators': weak by construction.
+        The judges have only learned to tell training images from generated ones, so their scores are weak.
         """
         cycles = l1(self.to_a(self.to_b(x)), x), l1(self.to_b(self.to_a(x)), x)
         scores = {"cycle": torch.minimum(*cycles)}

@@ -10,9 +10,9 @@
 Both losses are Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1 and the text after algorithm 1).
 
 Where we deviate: kernels of 4 instead of 5 pixels and z from N(0, I) instead of a uniform cube, as in the widely used
-PyTorch version; the number of halvings follows the image size. Real and generated images pass D apart from each other,
-as in the authors' code, since batch normalisation would tell D which is which from their mixture. D is evaluated (as an
-out-of-distribution score) with running statistics of both kinds of images.
+PyTorch version; the number of halvings follows the image size. Real and generated images pass through D in separate
+batches, as in the authors' code, since batch normalisation would give them away in a mixed one. As an
+out-of-distribution score, D uses the running statistics of both kinds of images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ class DCGAN(GenerativeModel):
         return [Phase("discriminator", self.discriminator_loss), Phase("generator", self.generator_loss, fresh=False)]
 
     def discriminator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Real images up, generated ones down."""
+        """Raise D for real images and lower it for generated ones."""
         with torch.no_grad():
             fakes = self.generator(self.z(batch, step))
         real, fake = self.discriminator(batch.x), self.discriminator(fakes)
@@ -129,18 +129,18 @@ class DCGAN(GenerativeModel):
         return loss, {"d_real": real.detach().sigmoid().mean(), "d_fake": fake.detach().sigmoid().mean()}
 
     def generator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Generated images up; the gradient does not vanish where D is sure that they are generated."""
+        """Raise D for generated images; the gradient does not vanish where D is sure that they are generated."""
         fake = self.discriminator(self.generator(self.z(batch, step)))
         return F.softplus(-fake).mean(), {"d_fake": fake.detach().sigmoid().mean()}
 
     def z(self, batch: Batch, step: Step) -> Tensor:
-        """As many codes as the batch has images."""
+        """One code for each image of the batch."""
         return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
 
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No way from an image to a code, no density."""
+        """It has no encoder and no density."""
         return {**NO_ENCODER, **NO_DENSITY}
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -157,7 +157,7 @@ class DCGAN(GenerativeModel):
         return self.decode(self.prior(n, generator))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """-D(x): weak by construction, D has only learned to tell training images from G's."""
+        """-D(x): a weak score, since D has only learned to tell training images from G's."""
         return {"discriminator": -self.discriminator(x)}
 
     def features(self, x: Tensor) -> Tensor:

@@ -10,14 +10,14 @@
     eps  noise, N(0, I)  `eps`             abar  product of 1 - beta   `alpha_bars`    eta (DDIM)   `eta`
 
 L_0 is the distortion, -log P(8-bit image | x_1); L_T and the KL divergences L_{t-1} are the rate. `bound` takes L_T and
-L_0 in full and the sum from a few times, one out of each stratum: it is unbiased, whichever times are drawn.
+L_0 in full and estimates the sum from a few random times, one in each stratum, without bias.
 
 Where we deviate:
 
 * `prediction: v` lets the network predict v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 with the loss |v - v^|^2
   (Salimans & Ho 2022, arXiv:2202.00512), and `schedule: cosine` is Nichol & Dhariwal 2021 (arXiv:2102.09672): small
   networks show faces after far fewer steps. The paper predicts eps under betas that rise linearly.
-* Times are 1..T, as printed; the network is told 1000 t / T (the authors' code: t - 1).
+* Times are 1..T, as printed; the network receives 1000 t / T (the authors' code: t - 1).
 * sigma_1^2 is that of t = 2, as in the authors' code: the posterior variance at t = 1 is 0, and L_0 would be infinite.
   L_0 takes the exact error function instead of their approximation by a tanh.
 * DDIM visits evenly spaced times that end at T, where x_T is pure noise; its authors end a step before it.
@@ -26,15 +26,13 @@ Where we deviate:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Lt, MultipleOf
+from annotated_types import Ge, Lt, MinLen, MultipleOf
 from torch import Tensor
 
-from visage.maths import diffusion, noise
-from visage.maths.likelihoods import HALF_BIN
+from visage.maths import diffusion, noise, samplers
 from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Sampler, Step
 from visage.nn.unet import UNet
 
@@ -45,13 +43,15 @@ class DDPMConfig:
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
-    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
-    variance: Literal["small", "large"]  # sigma_t^2: small is the posterior's, large beta_t; the paper: either
+    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
+    variance: Literal["small", "large"]  # sigma_t^2: "small" is the posterior's, "large" is beta_t; the paper: either
     sampler: Literal["ancestral", "ddim"]  # ancestral is the paper's, T network calls
-    sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also makes codes of images and back
-    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; as many as T: every term of eq. 5
+    sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also encodes and decodes images
+    bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; T of them compute every term
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution; the paper: 128
-    multipliers: tuple[int, ...]  # of width, at each resolution; the paper: 1, 2, 2, 2 at 32 pixels
+    multipliers: Annotated[
+        tuple[Annotated[int, Ge(1)], ...], MinLen(1)
+    ]  # of width, at each resolution; paper: 1, 2, 2, 2
     blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution; the paper: 2
     attention: tuple[int, ...]  # sides of the resolutions that have attention; the paper: 16
     dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks; the paper: 0.1 at 32 pixels, else 0
@@ -62,20 +62,16 @@ class DDPMConfig:
         for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
             if calls > self.timesteps:
                 raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers={list(self.multipliers)}: name at least one, each 1 or more")
 
 
 OOD_TIMES = (0.05, 0.1, 0.2, 0.4, 0.6)
-"""Shares of T at which an image is made noisy to see how well the noise is found again."""
+"""The shares of T at which noise is added to an image to measure how well the network predicts it."""
 FEATURE_TIME = 1
-"""Of `OOD_TIMES`, where the network's features are taken: 0.1 T."""
-REDRAWN, REDRAW_STEPS = (0.1, 0.25, 0.5), 5
-"""Shares of T up to which an image is made noisy to be drawn again, and the steps of DDIM that each takes."""
+"""Index into `OOD_TIMES` of the time at which the network's features are taken, 0.1 T."""
 
 
 class DDPM(GenerativeModel):
-    """A U-Net that finds the noise in a noisy image, and the samplers that it drives.
+    """A U-Net that predicts the noise in a noisy image, and the samplers that use it.
 
     Raises:
         ValueError: the U-Net cannot halve images of this size.
@@ -83,7 +79,7 @@ class DDPM(GenerativeModel):
 
     paper = "Ho et al. 2020, arXiv:2006.11239; DDIM: Song et al. 2021, arXiv:2010.02502"
     score_calls = len(OOD_TIMES)
-    slow_ood_calls = len(REDRAWN) * REDRAW_STEPS
+    slow_ood_calls = samplers.REDRAWING_CALLS
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     probes: Tensor
 
@@ -103,7 +99,7 @@ class DDPM(GenerativeModel):
             patch=config.patch,
         )
         betas = diffusion.linear_betas if config.schedule == "linear" else diffusion.cosine_betas
-        # no buffers: they stay float64 on the CPU, where t is drawn
+        # these are not buffers, so that they stay float64 and on the CPU, where t is drawn
         self.alpha_bars = diffusion.alpha_bars(betas(config.timesteps))
         self.variances = diffusion.variances(self.alpha_bars, config.variance)
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
@@ -117,7 +113,7 @@ class DDPM(GenerativeModel):
         return [Phase("denoiser", self.loss)]
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_simple (eq. 14), or the same of v; mean over dimensions and images, each at a time of its own."""
+        """L_simple (eq. 14), or its counterpart for v; mean over dimensions and images, each at a random time."""
         x0 = batch.x
         t = torch.randint(1, self.config.timesteps + 1, (len(x0),), generator=step.generator)
         eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
@@ -126,24 +122,17 @@ class DDPM(GenerativeModel):
         return (self.output(diffusion.diffuse(x0, eps, abar), t) - target).square().mean(), {}
 
     def output(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network predicts from x_t (B, 3, S, S) at t (B,) integers on the CPU."""
+        """The network's prediction for x_t (B, 3, S, S); t is (B,), integers on the CPU."""
         prediction: Tensor = self.denoiser(x_t, self.time(t, x_t))
         return prediction
 
     def time(self, t: Tensor, x_t: Tensor) -> Tensor:
-        """What the network is told of t (B,), where x_t is."""
+        """The time that the network receives for t (B,): 1000 t / T, on the device of x_t."""
         return (1000 / self.config.timesteps * t).to(x_t.device)
 
     def predict(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0^ in [-1, 1], as pixels are, and the noise eps^ that goes with it; t as in `output`."""
-        abar = self.alpha_bars[t]
-        of = diffusion.x0_of_epsilon if self.config.prediction == "epsilon" else diffusion.x0_of_velocity
-        x0 = of(x_t, self.output(x_t, t), abar).clamp(-1, 1)
-        return x0, diffusion.epsilon_of_x0(x_t, x0, abar)
-
-    def guess(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_0^ alone."""
-        return self.predict(x_t, t)[0]
+        """The guess x_0^, clipped to [-1, 1], and the noise eps^ that goes with it; t as in `output`."""
+        return diffusion.split(x_t, self.output(x_t, t), self.alpha_bars[t], self.config.prediction, clip=True)
 
     # Samplers
 
@@ -163,37 +152,28 @@ class DDPM(GenerativeModel):
         return x
 
     def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
-        """From x_T (n, 3, S, S) to x_0 in so many network calls (DDIM eq. 12); eta > 0 draws noise from `rows`."""
-        return self.walk(x, diffusion.spaced_times(self.config.timesteps, steps), eta, rows)
-
-    def walk(self, x: Tensor, times: Sequence[int], eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
-        """DDIM backwards through times that rise from 0 to that of x."""
-        for t, s in pairwise(times[::-1]):
-            x0, eps = self.predict(x, torch.full((len(x),), t))
-            a, b, c = diffusion.ddim_coefficients(self.alpha_bars[s], self.alpha_bars[t], eta)
-            x = float(a) * x0 + float(b) * eps
-            if c > 0:
-                x = x + float(c) * self.noise(rows)
-        return x
+        """From x_T (n, 3, S, S) to x_0 in `steps` network calls (DDIM eq. 12); eta > 0 draws noise from `rows`."""
+        times = diffusion.spaced_times(self.config.timesteps, steps)
+        return samplers.ddim(x, times[::-1], self.predict, self.alpha_bars, eta, rows)
 
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """A bound only, and no reconstruction worth the name."""
+        """It has a bound only, and reconstruction would measure the sampler."""
         return {
             Reconstructs: "its code is as large as the image: a round trip measures DDIM's steps, not the model",
             HasLogProb: "bounds log p(x), does not compute it",
         }
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """By the sampler that the settings name."""
+        """Draw by the sampler that is configured."""
         rows = noise.each(n, generator)
         if self.config.sampler == "ancestral":
             return self.ancestral(rows)
         return self.ddim(self.noise(rows), self.config.sampling_steps)
 
     def variants(self) -> Mapping[str, Sampler]:
-        """DDIM in fewer and in more steps, and with the noise of DDPM."""
+        """DDIM with half and twice the steps, and with as much noise as DDPM."""
 
         def draw(n: int, generator: torch.Generator, steps: int, eta: float) -> Tensor:
             rows = noise.each(n, generator)
@@ -209,52 +189,28 @@ class DDPM(GenerativeModel):
         return noise.randn(n, self.shape, generator, self.probes.device).flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """DDIM with eta = 0, which is a function of x_T."""
+        """DDIM with eta = 0, a deterministic function of x_T."""
         return self.ddim(z.reshape(-1, *self.shape), self.config.sampling_steps)
 
     def encode(self, x: Tensor) -> Tensor:
-        """x_T, flat: the steps of DDIM with eta = 0 the other way round (DDIM section 4.3).
-
-        The image is taken for x_1: the network has never seen t = 0.
-        """
-        _, *later = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
-        for s, t in pairwise([1, *(t for t in later if t > 1)]):
-            x0, eps = self.predict(x, torch.full((len(x),), s))
-            a, b, _ = diffusion.ddim_coefficients(self.alpha_bars[t], self.alpha_bars[s], 0.0)
-            x = float(a) * x0 + float(b) * eps
-        return x.flatten(1)
+        """x_T, flattened: DDIM with eta = 0, run in reverse (DDIM section 4.3)."""
+        times = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
+        return samplers.ddim_inverse(x, times, self.predict, self.alpha_bars).flatten(1)
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
-        """Eq. 5 by `bound_terms` network calls: L_0, and for each stratum of t = 2..T one L_{t-1} in place of all."""
+        """Eq. 5 from `bound_terms` network calls: L_0, and one L_{t-1} to represent each stratum of t = 2..T."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
-        return Bound(*diffusion.variational_bound(x, self.guess, self.alpha_bars, self.variances, rows, terms))
+        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, self.variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error in eps over `OOD_TIMES`, with the same noise for every image, drawn once for the model."""
-        errors = []
-        for share, probe in zip(OOD_TIMES, self.probes, strict=True):
-            t = torch.full((len(x),), max(1, round(share * self.config.timesteps)))
-            _, eps = self.predict(diffusion.diffuse(x, probe.expand_as(x), self.alpha_bars[t]), t)
-            errors.append((eps - probe).square().mean((1, 2, 3)))
-        return {"denoising": torch.stack(errors).mean(0)}
+        """Mean squared error of eps^ over `OOD_TIMES`; all images share noise that is drawn once for the model."""
+        return {"denoising": samplers.denoising_error(x, OOD_TIMES, self.probes, self.predict, self.alpha_bars)}
 
     def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """How far from x DDIM ends that starts at x with noise (Graham et al. 2023, arXiv:2211.07740): no randomness.
-
-        Log of the squared error, mean over `REDRAWN` (logs: no time outweighs another), the same noise for every image.
-        Errors below half an 8-bit level count as that: an even image may come back exactly.
-        """
-        logs = []
-        for share, probe in zip(REDRAWN, self.probes, strict=False):
-            start = max(1, round(share * self.config.timesteps))
-            times = diffusion.spaced_times(start, min(REDRAW_STEPS, start))
-            abar = self.alpha_bars[start].expand(len(x))
-            back = self.walk(diffusion.diffuse(x, probe.expand_as(x), abar), times)
-            logs.append((back - x).square().mean((1, 2, 3)).clamp(min=HALF_BIN**2).log())
-        return {"redrawing": torch.stack(logs).mean(0)}
+        """How far from x DDIM ends when it starts from x with noise added; all images share the noise."""
+        return {"redrawing": samplers.redrawing_error(x, self.probes, self.predict, self.alpha_bars)}
 
     def features(self, x: Tensor) -> Tensor:
-        """The U-Net's middle for x with the noise of 0.1 T, the same for every image."""
-        t = torch.full((len(x),), max(1, round(OOD_TIMES[FEATURE_TIME] * self.config.timesteps)))
-        x_t = diffusion.diffuse(x, self.probes[FEATURE_TIME].expand_as(x), self.alpha_bars[t])
+        """The U-Net's middle activations for x with noise added up to 0.1 T, the same noise for every image."""
+        x_t, t = samplers.noised(x, self.probes[FEATURE_TIME], OOD_TIMES[FEATURE_TIME], self.alpha_bars)
         return self.denoiser.features(x_t, self.time(t, x_t))

@@ -1,6 +1,6 @@
 """Glow, a flow with learned 1x1 convolutions (Kingma & Dhariwal 2018, arXiv:1807.03039).
 
-An invertible network f carries an image to noise, e = f(x), and so gives it a density (eq. 6):
+An invertible network f maps an image to noise, e = f(x), which gives the image a density (eq. 6):
 
     minimise  -log p(x) = -log N(f(x); 0, I) - log |det df/dx|
 
@@ -8,25 +8,25 @@ An invertible network f carries an image to noise, e = f(x), and so gives it a d
     K     steps of flow at each level: ActNorm, 1x1 convolution, affine coupling (table 1)            `step_of_flow`
     L     levels: squeeze, K steps, then half of the channels leave (figure 2b)                       `level`
     s, t  scale and translation of a coupling layer, y_a = s * x_a + t, y_b = x_b                     `AffineCoupling`
-    z_i   what leaves at level i, N(mean(h), std(h)^2) given what goes on, h                          `Split`
-    z_L   what is left at the last level, N(mean, std^2)                                              `TopPrior`
+    z_i   what leaves at level i, N(mean(h), std(h)^2) given the part that continues, h               `Split`
+    z_L   what remains at the last level, N(mean, std^2)                                              `TopPrior`
     e_i   (z_i - mean) / std, the noise
 
-As every z_i is carried on to its e_i, all noise is N(0, I), and a sample at temperature T is f^-1(T e). With additive
+As every z_i is mapped on to its e_i, all noise is N(0, I), and a sample at temperature T is f^-1(T e). With additive
 couplings that draws from p(x)^(1/T^2), up to a constant (section 6); with affine ones it does so roughly, and the
 authors' code does the same.
 
 Where we deviate:
 
 * s = FLOOR + (1 - FLOOR) sigmoid(. + 2), after the authors' code, where table 1 has an exponential; theirs goes down to
-  0, which cannot be inverted. log std of what leaves in between is held within +-LIMIT for the same reason.
-* The last level's prior has a mean and a std for every place; the authors' has one per channel, but for the borders.
-  Faces are aligned: after 300 steps of the demo (32 pixels, one seed) samples had the outlines of faces with it and
-  none without, at nearly the same likelihood (3.80 and 3.82 bits per dimension).
-* The hidden layers of the coupling networks have biases instead of the code's ActNorm, and images end in zeros instead
-  of a channel that marks their borders: fewer parts for the network of section 3.3.
+  0, which cannot be inverted. The log std of each `Split` is restricted to +-LIMIT for the same reason.
+* The last level's prior has a mean and a std for every position; the authors' has one per channel, except at borders.
+  Faces are aligned: after 300 steps of the demo (32 pixels, one seed) samples showed the outlines of faces only with
+  this prior, at nearly the same likelihood (3.80 and 3.82 bits per dimension).
+* The hidden layers of the coupling networks have biases instead of the code's ActNorm, and images are padded with zeros
+  instead of a channel that marks their borders, which keeps the network of section 3.3 simple.
 * The 1x1 convolutions learn W itself (eq. 9) as the code does by default, not its LU decomposition (eq. 10). They
-  absorb the order in which a squeeze lists its channels, so that RealNVP's serves here.
+  absorb the order in which a squeeze lists its channels, so that RealNVP's squeeze can be used.
 """
 
 import math
@@ -63,7 +63,7 @@ FLOOR = 0.1
 LIMIT = 7.0
 """Largest |log std| of a learned prior."""
 TEMPERATURES = (1.0, 0.8, 0.7, 0.5)
-"""At which to show samples; the paper shows most of its own at 0.7."""
+"""Temperatures at which to show samples; most samples in the paper are at 0.7."""
 
 
 # --- Layers
@@ -111,7 +111,7 @@ class AffineCoupling(Bijection):
 
 
 class Split(Bijection):
-    """Lets the second half of the channels leave as noise, e = (z - mean(h)) / std(h), and carries on the first, h."""
+    """Outputs the second half of the channels as noise, e = (z - mean(h)) / std(h), and passes the first, h, on."""
 
     def __init__(self, channels: int, rest: Bijection) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Split(Bijection):
         self.rest = rest
 
     def mean_and_log_std(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Of z given h, both shaped as h; N(0, 1) at the start."""
+        """Mean and log std of z given h, both shaped as h; 0 at the start, which is N(0, 1)."""
         mean, log_std = self.prior(h).to(h.dtype).chunk(2, dim=1)
         return mean, log_std.clamp(-LIMIT, LIMIT)
 
@@ -137,7 +137,7 @@ class Split(Bijection):
 
 
 class TopPrior(Bijection):
-    """Lets all that is left leave as noise, e = (z - mean) / std, with a mean and a std for each of its numbers."""
+    """Outputs all that remains as noise, e = (z - mean) / std, with a mean and a std for each of its numbers."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class Glow(GenerativeModel):
         self.flow = level(config, 3, size, 0)
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
-        """One: the flow."""
+        """One player, the flow."""
         return {"flow": [self.flow]}
 
     def phases(self) -> Sequence[Phase]:
@@ -197,7 +197,7 @@ class Glow(GenerativeModel):
         return [Phase("flow", self.loss)]
 
     def initialize(self, batch: Batch) -> None:
-        """Set every ActNorm to the mean and std that reach it from this batch (section 3.1)."""
+        """Set every ActNorm to the mean and std of its input for this batch (section 3.1)."""
         fit_act_norms(self.flow, self.observe(batch.x, torch.tensor(0.5)))
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -213,13 +213,13 @@ class Glow(GenerativeModel):
         return log_normal + log_det - quantization_nats(self.dims)
 
     def observe(self, x: Tensor, u: Tensor) -> Tensor:
-        """What the flow is given of images in [-1, 1] and noise in [0, 1): (v + u) / 256 - 1/2, without a logit."""
+        """The flow's input for images in [-1, 1] and noise u in [0, 1): (v + u) / 256 - 1/2, without a logit."""
         return dequantize(x, u) - 0.5
 
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """Nothing is approximate here."""
+        """Nothing is approximate, so there is nothing to reconstruct or to bound."""
         return {
             Reconstructs: "exactly invertible: the round trip measures rounding, not the model",
             HasBound: "computes log p(x) itself",
@@ -250,13 +250,13 @@ class Glow(GenerativeModel):
         return v / 127.5 - 1
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draws of p itself."""
+        """Draws from p, at temperature 1."""
         return self.sample_at(1.0, n, generator)
 
     def sample_at(self, temperature: float, n: int, generator: torch.Generator) -> Tensor:
-        """Draws at a temperature: the noise of every level times it."""
+        """Draws with the noise of every level multiplied by the temperature."""
         return self.decode(temperature * self.prior(n, generator))
 
     def variants(self) -> Mapping[str, Sampler]:
-        """Lower temperatures trade variety for likelihood."""
+        """Samples at lower temperatures, which trade variety for likelihood."""
         return {f"T {t:g}": partial(self.sample_at, t) for t in TEMPERATURES}

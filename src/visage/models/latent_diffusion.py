@@ -12,15 +12,14 @@ sqrt(beta_t) is linear in t, from sqrt(0.0015) to sqrt(0.0195). Samples are draw
 2021, arXiv:2010.02502, eq. 12) and decoded: x = D(z / scale). Latents are not bounded, so nothing is clipped.
 
 Where we deviate: `prediction: v` lets the network predict the velocity sqrt(abar) eps - sqrt(1 - abar) z (Salimans & Ho
-2022, arXiv:2202.00512), whose error counts early times less and which small networks learn sooner. The standard
+2022, arXiv:2202.00512), whose error weights early times less and which small networks learn sooner. The standard
 deviation of the latents is taken over `INITIAL_IMAGES` training images, not over the first batch (section G of the
 paper), and all its channels together, as there. Images are encoded at every step by a draw of q(z|x), so that flips and
-the encoder's own noise are part of the data.
+the encoder's noise are part of the data.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
@@ -28,7 +27,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
-from visage.maths import diffusion, noise
+from visage.maths import diffusion, noise, samplers
 from visage.models.base import (
     Batch,
     Compresses,
@@ -45,10 +44,10 @@ from visage.nn.unet import UNet
 
 @dataclass(frozen=True, slots=True)
 class LatentDiffusionConfig:
-    """The settings of the diffusion; those of the first stage are its own run's."""
+    """The settings of the diffusion; those of the first stage belong to the run that trained it."""
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
-    prediction: Literal["epsilon", "v"]  # what the network predicts; the paper: epsilon
+    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
     sampling_steps: Annotated[int, Ge(1)]  # network calls of one sample; the paper: 200 for faces
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the resolution of the latents
     multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # channels at each resolution, in `width`s
@@ -65,7 +64,7 @@ class LatentDiffusionConfig:
 
 
 OOD_TIMES = (0.05, 0.1, 0.25, 0.5)
-"""Shares of T at which an image's latents are noised for its score."""
+"""The shares of T at which noise is added to an image's latents to score it."""
 FEATURE_TIME = 0.1
 """The share of T at which the network's features are taken."""
 
@@ -73,7 +72,7 @@ FEATURE_TIME = 0.1
 def betas(timesteps: int) -> Tensor:
     """beta_1..beta_T, (T,) float64, whose roots are evenly spaced (the authors' code calls it linear).
 
-    The paper's are those for T = 1000; for other T all are multiplied by 1000 / T, so that as much noise is added.
+    The paper's values are those for T = 1000; for other T a factor of 1000 / T adds as much noise in all.
     """
     roots = torch.linspace(0.0015**0.5, 0.0195**0.5, timesteps, dtype=torch.float64)
     return (roots.square() * 1000 / timesteps).clamp(max=0.999)
@@ -81,13 +80,13 @@ def betas(timesteps: int) -> Tensor:
 
 @runtime_checkable
 class FirstStage(Compresses, Encodes, Protocol):
-    """What an autoencoder must do to be one; `encode` gives flat means of what `compress` draws."""
+    """What an autoencoder must provide to be one; `encode` returns the flattened means of what `compress` draws."""
 
 
 class LatentDiffusion(GenerativeModel):
     """A U-Net that denoises the latents of a trained autoencoder.
 
-    first: the autoencoder. It is part of this model's weights, and never changes.
+    first: the autoencoder; it is saved with this model's weights and never changes.
 
     Raises:
         ValueError: the latents cannot be halved as often as there are multipliers.
@@ -120,7 +119,7 @@ class LatentDiffusion(GenerativeModel):
         )
 
     def train(self, mode: bool = True) -> Self:
-        """The first stage stays in eval mode."""
+        """Set the mode of the U-Net; the first stage stays in eval mode."""
         super().train(mode)
         self.get_submodule("first").eval()
         return self
@@ -134,13 +133,13 @@ class LatentDiffusion(GenerativeModel):
         return [Phase("unet", self.loss)]
 
     def initialize(self, batch: Batch) -> None:
-        """Measure the scale of the latents, once: a resumed training, and sampling, find it among the weights."""
+        """Measure the scale of the latents once; it is saved among the weights, for sampling and resumed training."""
         generator = torch.Generator().manual_seed(0)
         self.scale.copy_(1 / torch.cat([self.first.compress(x, generator) for x in torch.split(batch.x, 128)]).std())
 
     @torch.no_grad()
     def latents(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of z for each image, (B, C, s, s), of about unit variance, to the last digit what evaluation sees."""
+        """A draw of z for each image, (B, C, s, s), of about unit variance; in full precision, as in evaluation."""
         with torch.autocast(x.device.type, enabled=False):
             return self.scale * self.first.compress(x, generator)
 
@@ -156,33 +155,17 @@ class LatentDiffusion(GenerativeModel):
         return loss, {"mse": loss.detach()}
 
     def output(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """What the network predicts from z_t (B, C, s, s) at t (B,) on the CPU; it is told 1000 t / T."""
+        """The network's prediction for z_t (B, C, s, s); t is (B,), integers on the CPU."""
         prediction: Tensor = self.unet(z_t, self.time(t, z_t))
         return prediction
 
     def time(self, t: Tensor, z_t: Tensor) -> Tensor:
-        """What the network is told of t (B,), where z_t is."""
+        """The time that the network receives for t (B,): 1000 t / T, on the device of z_t."""
         return (1000 / self.config.timesteps * t).to(z_t.device)
 
-    def denoise(self, z_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """The network's estimates of z and eps at time t, 1..T, for z_t (B, C, s, s)."""
-        abar = self.abar[t].expand(len(z_t))
-        out = self.output(z_t, torch.full((len(z_t),), t))
-        if self.config.prediction == "v":
-            z = diffusion.x0_of_velocity(z_t, out, abar)
-            return z, diffusion.epsilon_of_x0(z_t, z, abar)
-        return diffusion.x0_of_epsilon(z_t, out, abar), out
-
-    def ddim(self, z: Tensor, times: Sequence[int]) -> Tensor:
-        """Walk through these times, backwards to sample or forwards to encode; z belongs to the first of them.
-
-        (Song et al. 2021, eq. 12 with eta = 0: the same formula leads from t to an earlier or a later time.)
-        """
-        for t, s in pairwise(times):
-            z0, eps = self.denoise(z, max(t, 1))  # an image without noise is taken for one with that of t = 1
-            a, b, _ = diffusion.ddim_coefficients(self.abar[s], self.abar[max(t, 1)], eta=0.0)
-            z = float(a) * z0 + float(b) * eps
-        return z
+    def predict(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The guesses at z and at eps for z_t (B, C, s, s); t as in `output`."""
+        return diffusion.split(z_t, self.output(z_t, t), self.abar[t], self.config.prediction, clip=False)
 
     def times(self) -> list[int]:
         """The times that a sampler visits, from 0 to T."""
@@ -191,7 +174,7 @@ class LatentDiffusion(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No likelihood of pixels, no reconstruction of its own."""
+        """It has no likelihood of pixels, and its first stage is what reconstructs."""
         doubly = "a bound of pixels through encoder and latents would be doubly loose; in latents it has other units"
         return {
             Reconstructs: "its first stage does, unchanged: see the autoencoder",
@@ -205,34 +188,32 @@ class LatentDiffusion(GenerativeModel):
 
     def decode(self, z: Tensor) -> Tensor:
         """DDIM from z_T to z_0, then the first stage's decoder."""
-        z0 = self.ddim(z.reshape(-1, *self.shape), self.times()[::-1])
+        z0 = samplers.ddim(z.reshape(-1, *self.shape), self.times()[::-1], self.predict, self.abar)
         return self.first.decompress(z0 / self.scale)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Images of z_T from the prior."""
+        """Decode z_T drawn from the prior."""
         return self.decode(self.prior(n, generator))
 
     def encode(self, x: Tensor) -> Tensor:
-        """DDIM from the means of the image's latents to z_T, flat: the way back to where `decode` starts."""
-        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
-        return self.ddim(z, self.times()).flatten(1)
+        """DDIM from the means of the image's latents to z_T, flattened: `decode` run in reverse."""
+        return samplers.ddim_inverse(self.means(x), self.times(), self.predict, self.abar).flatten(1)
+
+    def means(self, x: Tensor) -> Tensor:
+        """The means of z for each image, (B, C, s, s)."""
+        return self.scale * self.first.encode(x).reshape(-1, *self.shape)
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Error of the predicted noise in latents at a few times, with the same noise for every image."""
-        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
-        shared = torch.Generator().manual_seed(0)
-        errors = []
-        for share in OOD_TIMES:
-            t = max(1, round(share * self.config.timesteps))
-            eps = torch.randn(self.shape, generator=shared).to(z.device).expand_as(z)
-            _, guess = self.denoise(diffusion.diffuse(z, eps, self.abar[t].expand(len(z))), t)
-            errors.append((guess - eps).square().flatten(1).mean(1))
-        return {"latent_denoising": torch.stack(errors).mean(0), "latent_length": z.flatten(1).norm(dim=1)}
+        """The error of the predicted noise in the latents at a few times, and their norm; images share the noise."""
+        z, probes = self.means(x), self.probes(len(OOD_TIMES))
+        error = samplers.denoising_error(z, OOD_TIMES, probes, self.predict, self.abar)
+        return {"latent_denoising": error, "latent_length": z.flatten(1).norm(dim=1)}
 
     def features(self, x: Tensor) -> Tensor:
-        """The U-Net's middle for the means of the latents with the noise of 0.1 T, the same for every image."""
-        z = self.scale * self.first.encode(x).reshape(-1, *self.shape)
-        t = torch.full((len(z),), max(1, round(FEATURE_TIME * self.config.timesteps)))
-        eps = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(z.device).expand_as(z)
-        z_t = diffusion.diffuse(z, eps, self.abar[t])
+        """The U-Net's middle activations for the means of the latents with noise up to 0.1 T; images share it."""
+        z_t, t = samplers.noised(self.means(x), self.probes(1)[0], FEATURE_TIME, self.abar)
         return self.unet.features(z_t, self.time(t, z_t))
+
+    def probes(self, n: int) -> Tensor:
+        """The noise that all images share, (n, C, s, s), from a fixed seed."""
+        return noise.randn(n, self.shape, torch.Generator().manual_seed(0), self.scale.device)

@@ -4,15 +4,15 @@
 
     t_i  patch i of the image, P = 3 p^2 numbers, for i in {0, ..., L - 1}    `patchify`
     V, M the visible and the hidden (masked) patches, drawn anew each time    `draw_visible`, `hidden`
-    E    encoder: a ViT that sees nothing but the visible patches             `Encoder`
-    D    decoder: a narrower one, a learned mask token at every hidden place  `Decoder`
+    E    encoder: a ViT that sees only the visible patches                    `Encoder`
+    D    decoder: a narrower ViT, with a mask token at every hidden place     `Decoder`
 
-With `normalize_targets`, t_i stands for (t_i - mean) / std of its own P numbers: better codes (table 1d), no pixels.
+With `normalize_targets`, t_i is replaced by (t_i - mean) / std over its P numbers: better codes (table 1d), no pixels.
 
 Where we deviate: images are in [-1, 1] instead of standardised over ImageNet; they are flipped, as the training loop
-does it for every model, but not cropped at random. The decoder's tokens return to their places by a scatter where the
-authors' code sorts a list of tokens: the same places, one index less. The encoder's class token takes part as in the
-paper, but the code of an image is the mean of its patch tokens, which the paper finds as good.
+does it for every model, but not cropped at random. The decoder scatters tokens back to their places where the authors'
+code sorts a list of tokens; the result is the same. The encoder has a class token as in the paper, but the code of an
+image is the mean of its patch tokens, which the paper finds equally good.
 """
 
 import math
@@ -66,10 +66,10 @@ class MaskedAutoencoderConfig:
     mask_ratio: Annotated[float, Gt(0), Lt(1)]
     """Share of the patches that is hidden; the paper: 0.75."""
     normalize_targets: bool
-    """Predict each patch less its mean, over its standard deviation: better codes, but nothing to look at."""
+    """Predict each patch minus its mean, divided by its standard deviation: better codes, but no pixels to look at."""
 
     def __post_init__(self) -> None:
-        """Check each width: a quarter of it goes to the sines of a position's column, an equal share to each head."""
+        """Check that each width divides into four parts of a position's code and into equal shares for the heads."""
         for prefix in ("", "decoder_"):
             dim, heads = getattr(self, f"{prefix}dim"), getattr(self, f"{prefix}heads")
             unit = math.lcm(4, heads)
@@ -81,14 +81,14 @@ class MaskedAutoencoderConfig:
 
 
 MASKS = 8
-"""Masks over which an image's score is averaged, the same ones for every image."""
+"""Number of masks over which an image's score is averaged, the same masks for every image."""
 
 
 # --- Patches and masks
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
-    """(B, C, S, S) to (B, L, patch * patch * C): patches row by row, in each its pixels row by row, then colours."""
+    """(B, C, S, S) to (B, L, patch * patch * C): patches row by row, then a patch's pixels row by row, then colours."""
     b, c, size, _ = x.shape
     side = size // patch
     return x.reshape(b, c, side, patch, side, patch).permute(0, 2, 4, 3, 5, 1).reshape(b, side**2, patch**2 * c)
@@ -156,7 +156,7 @@ class Encoder(nn.Module):
         self.class_token = nn.Parameter(0.02 * torch.randn(config.dim))
 
     def forward(self, patches: Tensor, visible: Tensor) -> Tensor:
-        """Each patch gets the code of its place before the hidden ones are dropped; nothing stands in for these."""
+        """Each patch gets the code of its place before the hidden ones are dropped, without a substitute."""
         tokens = take(self.embed(patches) + self.positions, visible)
         first = self.class_token.to(tokens.dtype).expand(len(tokens), 1, -1)
         out: Tensor = self.norm(self.blocks(torch.cat([first, tokens], dim=1)))
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
 
 
 class MaskedAutoencoder(GenerativeModel):
-    """The pair of transformers, trained on the hidden patches alone.
+    """The pair of transformers, trained on the hidden patches only.
 
     Raises:
         ValueError: patches do not tile the image, or none would be visible or hidden.
@@ -217,7 +217,7 @@ class MaskedAutoencoder(GenerativeModel):
         self.decoder = Decoder(config, size // config.patch)
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
-        """One: encoder and decoder learn together."""
+        """One player: encoder and decoder learn together."""
         return {"autoencoder": [self.encoder, self.decoder]}
 
     def phases(self) -> Sequence[Phase]:
@@ -225,7 +225,7 @@ class MaskedAutoencoder(GenerativeModel):
         return [Phase("autoencoder", self.loss)]
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The error of hidden patches, a new mask for every image, mean over the batch."""
+        """The error of the hidden patches, averaged over the batch, with a new mask for every image."""
         order = torch.rand(len(batch.x), self.count, generator=step.generator).argsort(dim=1)
         return self.error(batch.x, order[:, : self.kept].to(batch.x.device)).mean(), {}
 
@@ -256,7 +256,7 @@ class MaskedAutoencoder(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """It completes images: no code to draw from, no joint density of the patches."""
+        """It completes images: there is no code to draw from, and no joint density of the patches."""
         reasons: dict[type, str] = {
             Samples: "completes images: it needs patches to start from",
             Reconstructs: "is trained on patches that it does not see; what it returns for visible ones means nothing",
@@ -283,7 +283,7 @@ class MaskedAutoencoder(GenerativeModel):
         return tokens[:, 1:].float().mean(1)
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The error of hidden patches, mean over fixed masks: scores of two images differ by the images alone."""
+        """The error of hidden patches, averaged over fixed masks, so that scores depend only on the images."""
         masks = self.draw_visible(MASKS, torch.Generator().manual_seed(0)).to(x.device)
         errors = [self.error(x, mask.expand(len(x), -1)) for mask in masks]
         return {"masked_error": torch.stack(errors).mean(0)}

@@ -1,6 +1,6 @@
 """RealNVP, a flow of affine coupling layers over several scales (Dinh et al. 2017, arXiv:1605.08803).
 
-An invertible network f carries an image to noise, z = f(y), and so gives it a density (eq. 2):
+An invertible network f maps an image to noise, z = f(y), which gives the image a density (eq. 2):
 
     log p(y) = log N(f(y); 0, I) + log |det df/dy|
 
@@ -9,11 +9,11 @@ the translation of a coupling layer, C channels, S the side of an image, D = 3 *
 
 Where this differs from the paper, and why:
 
-* ActNorm (Kingma & Dhariwal 2018, arXiv:1807.03039, section 3.1) stands before each coupling layer where the paper has
-  batch normalisation after it: an image's density must not depend on the images beside it. For the same reason the
-  coupling networks have no normalisation at all; ActNorm hands them standardised inputs.
+* ActNorm (Kingma & Dhariwal 2018, arXiv:1807.03039, section 3.1) precedes each coupling layer where the paper has batch
+  normalisation after it: an image's density must not depend on the rest of its batch. For the same reason the coupling
+  networks have no normalisation at all; ActNorm standardises their inputs.
 * The last convolution of a coupling network starts at zero and the factor of tanh at one, so that training starts at
-  the identity with gradients that flow. The authors' code starts from a random convolution and a factor of zero.
+  the identity with nonzero gradients. The authors' code starts from a random convolution and a factor of zero.
 * The logit is that of the authors' code, logit(.05 + .9 y); the formula printed in the paper reaches 1.
 * `invertible_conv` adds the learned 1x1 convolutions of Glow (Kingma & Dhariwal 2018, section 3.2).
 """
@@ -63,7 +63,7 @@ class Logit(Bijection):
 
 
 class FactorOut(Bijection):
-    """Leaves the second half of the channels as it is and carries the first further (section 3.6, eq. 13 to 16)."""
+    """Leaves the second half of the channels unchanged and transforms the first further (section 3.6, eq. 13 to 16)."""
 
     def __init__(self, inner: Bijection) -> None:
         super().__init__()
@@ -138,14 +138,14 @@ def checkerboard(size: int, parity: int) -> Tensor:
 def channelwise(channels: int, parity: int) -> Tensor:
     """Mask (1, channels, 1, 1) of squeezed images: 1 on one row of every 2x2 block (figure 3, right).
 
-    With a diagonal of the block it would repeat the checkerboard.
+    A mask along the diagonal of the block would repeat the checkerboard.
     """
     quarter = torch.arange(channels) * 4 // channels
     return ((quarter + parity + 1) % 2).float()[None, :, None, None]
 
 
 def multiscale(config: RealNVPConfig, channels: int, size: int, scale: int) -> Bijection:
-    """The couplings from one scale on; the next ones work on half of the squeezed image (section 3.6, figure 4b)."""
+    """The couplings from this scale on; the next scale works on half of the squeezed image (section 3.6, figure 4b)."""
 
     def steps(masks: Sequence[Tensor], channels: int, width: int) -> list[Bijection]:
         layers: list[Bijection] = []
@@ -194,7 +194,7 @@ class RealNVP(GenerativeModel):
         return [Phase("flow", self.loss)]
 
     def initialize(self, batch: Batch) -> None:
-        """Set every ActNorm to the mean and std that reach it from this batch; nothing else ever does."""
+        """Set every ActNorm to the mean and std of its input for this batch; they are never set again."""
         fit_act_norms(self.flow, dequantize(batch.x, torch.tensor(0.5)))
 
     def log_density(self, x: Tensor, u: Tensor) -> Tensor:

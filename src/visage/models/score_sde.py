@@ -12,20 +12,21 @@ An SDE turns images into noise as t goes from 0 to 1; a network learns the score
     f, g  drift and diffusion     `VP.f` (factor on x), `VP.g2`   a, sigma  marginals            `a`, `sigma`
     p_1  = N(0, prior_std^2 I)    `prior_std`                     lam = log(sigma / a), minus half of the log-SNR
 
-lambda = sigma^2, so that the loss is the squared error of the noise in x_t. VP is the SDE behind DDPM (eq. 11), VE that
-behind denoising score matching at many scales (eq. 9). The loss weighted by g^2 (arXiv:2101.09258) is not here.
+lambda = sigma^2, so that the loss is the squared error of the noise in x_t. VP is the SDE behind DDPM (eq. 11), VE the
+one behind denoising score matching at many scales (eq. 9). The loss weighted by g^2 (arXiv:2101.09258) is left out.
 
 Where we deviate:
 
-* x_0 is dequantised in training, too, where the authors do so for likelihoods alone; VE works in the same [-1, 1], so
-  its sigmas are twice theirs. The likelihood is, as theirs, that of p_t at t = T_MIN.
+* x_0 is dequantised in training too, whereas the authors do so only for likelihoods; VE works in the same [-1, 1], so
+  its sigmas are twice theirs. As theirs does, the likelihood refers to p_t at t = T_MIN.
 * VE's network sees x_t / sqrt(1 + sigma^2) and predicts the noise, not noise / sigma. Both SDEs embed 999 t, which for
   VE is log sigma, stretched to the range that the embedding was made for.
 * `parametrization: v` lets the network predict the v of Salimans & Ho (2022, arXiv:2202.00512, section 4), from which
   the score follows exactly. t is then drawn at even angles atan(sigma / a), the cosine schedule's, and the squared
-  error of v counts alike at all of them: another lambda, that puts less of a short training into nearly pure noise.
+  error of v has the same weight at all of them: a different lambda, which spends less of a short training on nearly
+  pure noise.
 * The ODE is solved by Runge & Kutta's fourth-order method in equal steps of lam instead of adaptively in t: every image
-  gets the same steps whatever its company. The mean error for N(0, s^2 I) at 25 steps of VP is 1e-5 bits per dimension
+  gets the same steps in any batch. The mean error for N(0, s^2 I) at 25 steps of VP is 1e-5 bits per dimension
   at s = .5, 3e-4 at .1, 9e-4 at .02; VE needs twice the steps.
 * The corrector's step comes from each image's own norms, not from their mean over the batch, and is no longer than it
   would be at scores of N(0, (a^2 + sigma^2) I), which images are not wider than: a fresh network's score may be 0.
@@ -60,19 +61,19 @@ class ScoreSDEConfig:
     attention: tuple[int, ...]  # sides, in pixels, of the resolutions with attention; paper: 16
     dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks
     patch: Annotated[int, Ge(1)]  # pixels of a patch x patch square become channels first; the paper: 1
-    sampler: Literal["pc", "ode"]  # of `sample`: predictor-corrector or the ODE
+    sampler: Literal["pc", "ode"]  # how `sample` draws: predictor-corrector or the ODE
     pc_steps: Annotated[int, Ge(1)]  # of the predictor, one or two network calls each; the paper: 1000
-    snr: Annotated[float, Ge(0), Le(1)]  # r of the Langevin corrector, 0: none; the paper: 0.17 for CelebA
+    snr: Annotated[float, Ge(0), Le(1)]  # r of the Langevin corrector; 0 for none; the paper: 0.17 for CelebA
     ode_steps: Annotated[int, Ge(1)]  # of the ODE from noise to image or back, four network calls each
-    likelihood_steps: Annotated[int, Ge(1)]  # of the ODE where its density is asked for
+    likelihood_steps: Annotated[int, Ge(1)]  # of the ODE when its density is computed
 
 
 T_MIN = 1e-5
-"""Where training, likelihood and ODE end: at t = 0 the score of VP is infinite."""
+"""The smallest time of training, likelihood and ODE: at t = 0 the score of VP is infinite."""
 EMBEDDED = 999.0
-"""What the time embedding gets at t = 1."""
+"""The input of the time embedding at t = 1."""
 OOD_NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""The sigma / a at which `ood_scores` looks, from fine texture to the coarse outline."""
+"""The noise levels sigma / a of `ood_scores`, which probe fine texture to coarse outline."""
 FEATURE_NOISE = 0.3
 """The sigma / a at which the network's features are taken; VP: t = 0.09."""
 
@@ -147,7 +148,7 @@ class VE:
         return (lam - math.log(self.SIGMA_MIN)) / self.rate
 
 
-# --- Ways from noise to images, given any score; t is one moment for all images, a float64 scalar on the CPU
+# --- From noise to images, given any score; t is the same time for all images, a float64 scalar on the CPU
 
 
 def predictor_corrector(
@@ -155,7 +156,7 @@ def predictor_corrector(
 ) -> Tensor:
     """Solve the backward SDE from x at t = 1 (appendix G, algorithms 2 to 5), in equal steps of t, then denoise.
 
-    Each step takes back one of the forward SDE, x <- keep x + sqrt(g2) z, discretised so that the marginals are exact;
+    Each step reverses one of the forward SDE, x <- keep x + sqrt(g2) z, discretised so that the marginals are exact;
     then Langevin dynamics at the new t correct the marginal, unless snr is 0.
     """
     for t, after in pairwise(torch.linspace(1, sde.sampling_end, steps + 1, dtype=torch.float64)):
@@ -173,7 +174,7 @@ def predictor_corrector(
 
 
 def denoise(sde: VP | VE, score: Score, x: Tensor, t: Tensor) -> Tensor:
-    """E[x_0 | x_t] = (x + sigma^2 score) / a: takes off the noise that is left (appendix C)."""
+    """E[x_0 | x_t] = (x + sigma^2 score) / a, which removes the remaining noise (appendix C)."""
     return (x + sde.sigma(t) ** 2 * score(x, _each(t, x))) / sde.a(t)
 
 
@@ -183,7 +184,7 @@ def probability_flow(
     """Solve the ODE from the first of two times to the second; return x there and the integral of its divergence, (B,).
 
     The divergence is that of Skilling and Hutchinson, probe' J probe for a probe (B, 3, S, S) of mean 0 and covariance
-    I, the same all along the way (appendix D.2), and 0 where there is none. Works under `torch.no_grad`.
+    I, the same throughout (appendix D.2), and 0 without a probe. Works under `torch.no_grad`.
     """
 
     def velocity(x: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,12 +214,12 @@ def probability_flow(
 
 
 def _each(t: Tensor, x: Tensor) -> Tensor:
-    """One moment as the time of every image, (B,)."""
+    """The scalar t repeated for every image, (B,)."""
     return t.to(x).expand(len(x))
 
 
 def _norm(x: Tensor) -> Tensor:
-    """The norm of every image, (B, 1, 1, 1)."""
+    """The norm of each image, (B, 1, 1, 1)."""
     return per_image(torch.linalg.vector_norm(x.flatten(1), dim=1), x)
 
 
@@ -274,7 +275,7 @@ class ScoreSDE(GenerativeModel):
         return -epsilon / sigma
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 7, mean over dimensions; lambda is sigma^2, or for v what makes it the squared error of v."""
+        """Eq. 7, mean over dimensions; lambda is sigma^2, or for v what makes this the squared error of v."""
         g, device = step.generator, batch.x.device
         y = dequantized(batch.x, torch.rand(batch.x.shape, generator=g).to(device))
         t = self.times(torch.rand(len(y), generator=g)).to(device)
@@ -286,7 +287,7 @@ class ScoreSDE(GenerativeModel):
         return weighted.mean(), {"epsilon_mse": errors.detach().mean()}
 
     def times(self, u: Tensor) -> Tensor:
-        """The times at which to train, for u (B,) in [0, 1)."""
+        """Map u (B,) in [0, 1) to the times at which to train."""
         if self.config.parametrization == "epsilon":
             return T_MIN + (1 - T_MIN) * u
         ends = torch.tensor([T_MIN, 1.0], dtype=torch.float64)
@@ -296,7 +297,7 @@ class ScoreSDE(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """The ODE is a flow whose density is estimated."""
+        """The ODE is a flow, and its density can only be estimated."""
         return {
             Reconstructs: "its ODE is invertible: a round trip measures the solver, not the model",
             HasLogProb: "a solver and random probes stand behind its log p(x): an estimate",
@@ -308,7 +309,7 @@ class ScoreSDE(GenerativeModel):
         return noise.randn(n, self.shape, generator, next(self.parameters()).device).flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Follow the ODE to the image."""
+        """Follow the ODE from noise to the image."""
         x = self.sde.prior_std * z.reshape(-1, *self.shape)
         y, _ = probability_flow(self.sde, self.score, x, (1.0, T_MIN), self.config.ode_steps)
         return images(denoise(self.sde, self.score, y, torch.tensor(T_MIN, dtype=torch.float64)))
@@ -320,7 +321,7 @@ class ScoreSDE(GenerativeModel):
         return (x1 / self.sde.prior_std).flatten(1)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """By the sampler of the configuration."""
+        """Draw by the sampler that is configured."""
         return (self.sample_pc if self.config.sampler == "pc" else self.sample_ode)(n, generator)
 
     def variants(self) -> Mapping[str, Callable[[int, torch.Generator], Tensor]]:
@@ -344,7 +345,7 @@ class ScoreSDE(GenerativeModel):
         return generators, noise.randn_each(generators, self.shape, next(self.parameters()).device)
 
     def estimate_log_prob(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """The prior's log-density plus the integral (appendix D.2), less D log 128 from y11 to the 8-bit image."""
+        """The prior's log-density plus the integral (appendix D.2), minus D log 128 to convert y11 to 8-bit values."""
         draws = [(torch.rand(self.shape, generator=generator), self.signs(generator)) for _ in x]  # image by image
         u, probe = (torch.stack(part).to(x.device) for part in zip(*draws, strict=True))
         dims = x[0].numel()
@@ -360,7 +361,7 @@ class ScoreSDE(GenerativeModel):
         return 2.0 * torch.randint(2, self.shape, generator=generator) - 1
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Log of the noise's squared error, mean over OOD_NOISE (logs: no level outweighs another), the same noise."""
+        """Log squared error of the predicted noise, averaged over `OOD_NOISE`; logs keep one level from dominating."""
         y = dequantized(x, torch.full_like(x, 0.5))
         epsilon = noise.randn(len(x), self.shape, generator, x.device)
         logs = []
@@ -371,7 +372,7 @@ class ScoreSDE(GenerativeModel):
         return {"denoising": torch.stack(logs).mean(0)}
 
     def features(self, x: Tensor) -> Tensor:
-        """The U-Net's middle for x with the noise of `FEATURE_NOISE`, the same for every image."""
+        """The U-Net's middle activations for x with noise of level `FEATURE_NOISE`, the same for every image."""
         y = dequantized(x, torch.full_like(x, 0.5))
         epsilon = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
         t = self.sde.time(torch.tensor(FEATURE_NOISE, dtype=torch.float64).log())

@@ -18,21 +18,21 @@ The logistic loss is Goodfellow's (arXiv:1406.2661), R1 is Mescheder et al. 2018
 are over all pixels. Penalties are lazy (section 3.1): a phase of their own every k steps, multiplied by k. Equalised
 learning rates and the minibatch's standard deviation are Karras et al. 2018 (arXiv:1710.10196).
 
-Two things are computed in another order than they are written, with the same result. Modulation and demodulation are
+Two things are computed in a different order than written, with the same result. Modulation and demodulation are
 x * s -> convolution -> * d with d_o = 1 / sqrt(sum_ik w'_oik^2 + eps), so that all images of a batch share one
 convolution. The filter [1, 3, 3, 1] / 8 before every halving and after every doubling, which is a box of two pixels
 three times over, is applied to the kernel of the convolution that halves or doubles.
 
 Where we deviate:
 
-* The styles of an image are mixed at a place of its own, not at one for the whole batch.
-* pl_mean is a constant to the gradient of eq. 4; the authors' code lets 1 % of the gradient pass through it.
-* The authors give Adam c = k / (k + 1) of the learning rate and the powers beta^c, to make up for the steps of the
-  penalties. Here the factors on the learning rate are `train.lr_factors`, and both players share their betas.
-* An image is judged by itself outside of training: D then sees the running mean of the spread of training batches, real
-  and generated. Of a batch with a number of images that neither 4, 3 nor 2 divides, D sees no spread.
+* Each image has its own random layer at which styles are mixed, instead of one for the whole batch.
+* pl_mean is a constant in the gradient of eq. 4; the authors' code lets 1 % of the gradient pass through it.
+* To compensate for the penalties' extra steps, the authors multiply Adam's learning rate by c = k / (k + 1) and raise
+  its betas to the power c. Here `train.lr_factors` are the factors, and both players share the betas.
+* Outside of training an image is judged by itself: D then sees the running mean of the spread of training batches, real
+  and generated. In a batch whose size is not divisible by 4, 3 or 2, the spread is 0.
 * `sample` draws new noise for each image, as training does; `decode` uses one fixed noise, so that an image is a
-  function of its code. Images are clamped to [-1, 1] there, where the paper's are when they are saved.
+  function of its code. Both clamp images to [-1, 1], which the authors' code does when it saves them.
 """
 
 import math
@@ -74,11 +74,11 @@ class StyleGANConfig:
 MAPPING_SPEED = 0.01
 """Learning rate of f, relative to the rest."""
 PATH_WEIGHT = 2.0
-"""Of eq. 4 in the authors' code; it goes with y / side."""
+"""The weight of eq. 4 in the authors' code, for y / side."""
 PATH_DECAY, W_DECAY, SPREAD_DECAY = 0.99, 0.995, 0.99
-"""Of the running means of path lengths, of w and of the minibatches' spread."""
+"""Decay rates of the running means of path lengths, of w and of the minibatches' spread."""
 PSIS = (1.0, 0.7, 0.5)
-"""Truncations to look at."""
+"""Truncations psi to show."""
 
 
 def widths(config: StyleGANConfig, size: int) -> list[int]:
@@ -89,7 +89,7 @@ def widths(config: StyleGANConfig, size: int) -> list[int]:
 
 
 def lrelu(x: Tensor) -> Tensor:
-    """LeakyReLU(0.2) that keeps the second moment of N(0, 1) about 1."""
+    """LeakyReLU(0.2), scaled so that the second moment of N(0, 1) stays about 1."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
@@ -102,15 +102,15 @@ def smoothed(weight: Tensor) -> Tensor:
 
 def upsample(x: Tensor) -> Tensor:
     """(B, C, s, s) to (B, C, 2s, 2s): zeros between the pixels, then four times the filter."""
-    doubled = F.interpolate(x, scale_factor=2.0)  # the first of its three boxes
+    doubled = F.interpolate(x, scale_factor=2.0)  # the first of the filter's three boxes
     return F.avg_pool2d(F.avg_pool2d(doubled, 2, stride=1, padding=1), 2, stride=1)
 
 
-# --- Layers with equalised learning rates: weights start as N(0, 1), the gain is applied when they are used
+# --- Layers with equalised learning rates: weights start as N(0, 1), and the gain is applied when they are used
 
 
 class Linear(nn.Module):
-    """W x / sqrt(ins) + b, whose parameters move `speed` times as fast as others under Adam."""
+    """W x / sqrt(ins) + b; under Adam its parameters move `speed` times as fast as others."""
 
     def __init__(self, ins: int, outs: int, speed: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Linear(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution, halving or not, with a bias or without."""
+    """A convolution, optionally with a bias, optionally halving the resolution."""
 
     def __init__(self, ins: int, outs: int, kernel: int, bias: bool = True, down: bool = False) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Conv(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """A modulated 3x3 convolution, doubling or not, with demodulation, noise and activation."""
+    """A modulated 3x3 convolution, optionally doubling the resolution, with demodulation, noise and activation."""
 
     def __init__(self, ins: int, outs: int, latent_dim: int, up: bool) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ class Mapping(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """g: one w for each layer, and noise, to images; every resolution adds its colours to those of the one before."""
+    """g: one w for each layer, and noise, to images; every resolution adds its colours to those of the previous one."""
 
     def __init__(self, config: StyleGANConfig, size: int) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class Synthesis(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions, the second one halving, beside a halving 1x1 convolution."""
+    """Two convolutions, the second one halving, in parallel with a halving 1x1 convolution."""
 
     def __init__(self, ins: int, outs: int) -> None:
         super().__init__()
@@ -265,7 +265,7 @@ class Discriminator(nn.Module):
         self.register_buffer("spread", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits, float32; in training they also tell how different the images of a group are."""
+        """Return logits, float32; in training they also depend on how different the images of a group are."""
         logits: Tensor = self.out(self.features(x)).float()
         return logits[:, 0]
 
@@ -292,7 +292,7 @@ class StyleGAN(GenerativeModel):
 
     paper = "Karras et al. 2020, arXiv:1912.04958"
     discriminator_score = "discriminator"
-    path: ClassVar[Literal["lerp", "slerp"]] = "lerp"  # W has no sphere: f unfolds it so that straight ways are natural
+    path: ClassVar[Literal["lerp", "slerp"]] = "lerp"  # f unfolds W, so that straight lines are natural
     w_avg: Tensor
     pl_mean: Tensor
     noise: Tensor
@@ -312,7 +312,7 @@ class StyleGAN(GenerativeModel):
         return {"generator": [self.mapping, self.synthesis], "discriminator": [self.discriminator]}
 
     def phases(self) -> Sequence[Phase]:
-        """One step of D, then one of G; each is followed by its penalty where that is due."""
+        """One step of D, then one of G, each followed by its penalty when that is due."""
         config = self.config
         r1 = Phase("discriminator", self.r1, every=config.r1_every or 1, fresh=False)
         path = Phase("generator", self.path_length, every=config.path_every or 1, fresh=False)
@@ -324,7 +324,7 @@ class StyleGAN(GenerativeModel):
         ]
 
     def generate(self, n: int, step: Step) -> tuple[Tensor, Tensor]:
-        """Make n training images (n, 3, S, S) and the codes behind them (n, layers, latent_dim), some of them mixed."""
+        """Generate n images (n, 3, S, S) for training, and their codes (n, layers, latent_dim), some of them mixed."""
         layers, device = self.synthesis.layers, self.w_avg.device
         z, mate, noise = (
             torch.randn(n, dim, generator=step.generator).to(device)
@@ -339,7 +339,7 @@ class StyleGAN(GenerativeModel):
         return self.synthesis(ws, noise), ws
 
     def discriminator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Real images up, generated ones down."""
+        """Raise D for real images and lower it for generated ones."""
         with torch.no_grad():
             fakes, _ = self.generate(len(batch.x), step)
         real, fake = self.discriminator(batch.x), self.discriminator(fakes)
@@ -347,7 +347,7 @@ class StyleGAN(GenerativeModel):
         return loss, {"d_real": real.detach().sigmoid().mean(), "d_fake": fake.detach().sigmoid().mean()}
 
     def r1(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """R1, gamma / 2 E |grad_x D(x)|^2 at real images, for all the steps from one such phase to the next."""
+        """R1, gamma / 2 E |grad_x D(x)|^2 at real images, multiplied by the number of steps between two such phases."""
         with torch.autocast(batch.x.device.type, enabled=False):
             x = batch.x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.discriminator(x).sum(), x, create_graph=True)
@@ -355,16 +355,16 @@ class StyleGAN(GenerativeModel):
         return self.config.r1_every * self.config.r1_gamma / 2 * penalty, {"r1": penalty.detach()}
 
     def generator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Generated images up."""
+        """Raise D for generated images."""
         images, ws = self.generate(len(batch.x), step)
         fake = self.discriminator(images)
-        self.w_avg.lerp_(ws[:, 0].detach().mean(0), 1 - W_DECAY)  # the first layer's is never another image's
+        self.w_avg.lerp_(ws[:, 0].detach().mean(0), 1 - W_DECAY)  # the first layer's code is never mixed
         return F.softplus(-fake).mean(), {"d_fake": fake.detach().sigmoid().mean()}
 
     def path_length(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """How far images move for a small step in W should not depend on w or on the direction (eq. 4).
+        """The distance that images move for a small step in W should not depend on w or on the direction (eq. 4).
 
-        Half of a batch has to do, as in the authors' code. A length is the root mean square over the layers.
+        It is computed on half a batch, as in the authors' code. A length is the root mean square over the layers.
         """
         with torch.autocast(batch.x.device.type, enabled=False):
             images, ws = self.generate(max(1, len(batch.x) // 2), step)
@@ -379,7 +379,7 @@ class StyleGAN(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Map[type, str]:
-        """No way from an image to a code, no density."""
+        """It has no encoder and no density."""
         return {**NO_ENCODER, **NO_DENSITY}
 
     def images(self, w: Tensor, noise: Tensor) -> Tensor:
@@ -388,17 +388,17 @@ class StyleGAN(GenerativeModel):
         return images.clamp(-1, 1)
 
     def truncated(self, n: int, generator: torch.Generator, psi: float) -> Tensor:
-        """Images of codes drawn towards the mean one: w_avg + psi (w - w_avg) (StyleGAN, appendix B)."""
+        """Images of codes pulled towards the mean code: w_avg + psi (w - w_avg) (StyleGAN, appendix B)."""
         dims = [self.config.latent_dim, self.synthesis.noise_dim]
         z, noise = torch.split(noises.randn(n, (sum(dims),), generator, self.w_avg.device), dims, dim=1)
         return self.images(torch.lerp(self.w_avg, self.mapping(z), psi), noise)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Images of codes w = f(z) for z ~ N(0, I), not truncated, each with noise of its own."""
+        """Images of codes w = f(z) for z ~ N(0, I), not truncated, each with its own noise."""
         return self.truncated(n, generator, 1.0)
 
     def variants(self) -> Map[str, Sampler]:
-        """Less varied and more typical images, the smaller psi; the same z and noise at every psi."""
+        """Smaller psi gives less varied, more typical images; z and the noise are the same at every psi."""
         return {f"psi {psi:g}": partial(self.truncated, psi=psi) for psi in PSIS}
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -407,11 +407,11 @@ class StyleGAN(GenerativeModel):
         return w
 
     def decode(self, z: Tensor) -> Tensor:
-        """g(w) for z (B, latent_dim), a w here, with the fixed noise."""
+        """g(w) with the fixed noise; the code z (B, latent_dim) is a w here."""
         return self.images(z, self.noise)
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """-D(x): weak by construction, D has only learned to tell training images from G's."""
+        """-D(x): a weak score, since D has only learned to tell training images from G's."""
         return {"discriminator": -self.discriminator(x)}
 
     def features(self, x: Tensor) -> Tensor:

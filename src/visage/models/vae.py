@@ -13,12 +13,12 @@ beta-VAE (eq. 4 of the second). What beta does depends on the likelihood's scale
 Where we deviate:
 
 * Pixels are 8-bit integers. The Gaussian and the Laplace density are of y01 = (v + u) / 256 with fresh u ~ U[0, 1), and
-  D log 256 nats are taken off to bound the probability of the 8-bit image; q may condition on y01, so the encoder sees
+  D log 256 nats are subtracted to bound the probability of the 8-bit image; q may condition on y01, so the encoder sees
   the same u. The discretized logistic is a distribution over the 256 values and needs neither. The Bernoulli surrogate
-  of many implementations (binary cross-entropy with real targets) bounds nothing: it is here to be compared with.
+  of many implementations (binary cross-entropy with real targets) bounds nothing; it is included for comparison.
 * Convolutions instead of the paper's perceptrons, with group normalisation: batch normalisation would make an image's
-  bound depend on the images beside it.
-* beta_t rises from 0 to beta over the first share `kl_warmup` of the training, against codes that are never used.
+  bound depend on the rest of its batch.
+* beta_t rises from 0 to beta over the first share `kl_warmup` of the training, so that codes do not remain unused.
 """
 
 import math
@@ -48,10 +48,10 @@ class VAEConfig:
 
     beta: Annotated[float, Ge(0)]  # weight of the KL divergence: 1 is the VAE, more the beta-VAE
     likelihood: Literal["gaussian", "laplace", "discretized_logistic", "bernoulli"]  # p(x|z)
-    sigma: Annotated[float, Ge(0), Le(1)]  # scale of the Gaussian or Laplace density in y01; 0: one number, learned
+    sigma: Annotated[float, Ge(0), Le(1)]  # scale of the Gaussian or Laplace density in y01; 0: one learned number
     latent_dim: Annotated[int, Ge(1)]  # dimensions of z
     width: Annotated[int, Ge(8), MultipleOf(8)]  # channels at half the image size; doubled at every halving
-    max_width: Annotated[int, Ge(8), MultipleOf(8)]  # where the doubling ends
+    max_width: Annotated[int, Ge(8), MultipleOf(8)]  # the limit of that doubling
     dropout: Annotated[float, Ge(0), Lt(1)]  # share of the activations zeroed after each block, in training
     activation: Literal["silu", "leaky_relu"]  # leaky_relu with slope 0.2
     kl_warmup: Annotated[float, Ge(0), Le(1)]  # share of the training over which beta_t rises from 0; 0: it is beta
@@ -69,14 +69,14 @@ class VAEConfig:
 SIGMA_MIN = 1 / 256
 """The finest scale in y01: a density could otherwise grow without bound at pixels that are always the same."""
 SIGMA_START = 0.1
-"""Where a learned sigma starts."""
+"""The initial value of a learned sigma."""
 SIGMA_SPEED = 10.0
-"""Of log sigma relative to a weight: Adam moves both by about lr a step, and log sigma has further to go."""
+"""How fast log sigma learns relative to a weight: Adam moves both by about lr per step, but it moves further."""
 REGRET_STEPS, REGRET_RATE = 30, 0.1
-"""Steps of Adam, and their length, to the best q(z|x) of one image."""
+"""The number of Adam steps that fit q(z|x) to one image, and their learning rate."""
 
 
-# --- Likelihoods: what q and p(x|z) are given of an image, its likelihood given the decoder's output h, the mean
+# --- Likelihoods: the form in which q and p(x|z) see an image, its likelihood given the decoder's output h, the mean
 
 
 class Density(nn.Module):
@@ -95,7 +95,7 @@ class Density(nn.Module):
             self.shift = nn.Parameter(torch.zeros(()))
 
     def log_sigma(self) -> Tensor:
-        """Log of the scale in force, a scalar."""
+        """Log of the current scale, a scalar."""
         return (self.start + SIGMA_SPEED * self.shift).clamp(min=math.log(SIGMA_MIN))
 
     def observe(self, x: Tensor, u: Tensor) -> Tensor:
@@ -132,12 +132,12 @@ class DiscretizedLogistic(nn.Module):
 
 
 class BernoulliSurrogate(DiscretizedLogistic):
-    """Cross-entropy between x01 and sigmoid(h): no likelihood of real-valued pixels."""
+    """Cross-entropy between x01 and sigmoid(h), which is not a likelihood of real-valued pixels."""
 
     channels = 3
 
     def log_prob(self, seen: Tensor, h: Tensor) -> Tensor:
-        """Minus the cross-entropy, (B,), in the place of log p(x | z), for h (B, 3, S, S)."""
+        """Minus the cross-entropy, (B,), in place of log p(x | z), for h (B, 3, S, S)."""
         return bernoulli_surrogate((seen + 1) / 2, h).sum((1, 2, 3))
 
     def mean(self, h: Tensor) -> Tensor:
@@ -216,14 +216,14 @@ class Decoder(nn.Module):
 
 
 class VAE(GenerativeModel):
-    """The VAE, and the beta-VAE where beta is not 1.
+    """The VAE, or the beta-VAE if beta is not 1.
 
     Raises:
         ValueError: size is not a power of two, or less than 16.
     """
 
     paper = "Kingma & Welling 2014, arXiv:1312.6114; beta: Higgins et al. 2017, ICLR"
-    slow_ood_calls = 3 * (REGRET_STEPS + 1)  # of the decoder, half of the network, with two codes
+    slow_ood_calls = 3 * (REGRET_STEPS + 1)  # each step runs the decoder, half of the network, with two codes
     path: ClassVar[Literal["lerp", "slerp"]] = "lerp"  # means of q lie inside the sphere of the prior's draws
 
     def __init__(self, config: VAEConfig, size: int) -> None:
@@ -234,7 +234,7 @@ class VAE(GenerativeModel):
         self.decoder = Decoder(config, size, self.likelihood.channels)
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
-        """One: nothing here competes."""
+        """One player, since nothing here competes."""
         return {"autoencoder": [self.encoder, self.decoder, self.likelihood]}
 
     def phases(self) -> Sequence[Phase]:
@@ -242,7 +242,7 @@ class VAE(GenerativeModel):
         return [Phase("autoencoder", self.loss)]
 
     def beta(self, step: Step) -> float:
-        """beta_t, a function of the step alone, so that a resumed training continues it."""
+        """beta_t, which depends only on the step, so that a resumed training continues it."""
         ramp = self.config.kl_warmup * step.total
         return self.config.beta * (min(1.0, step.index / ramp) if ramp else 1.0)
 
@@ -275,7 +275,7 @@ class VAE(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No exact likelihood; no bound either from the Bernoulli surrogate, and none to tighten."""
+        """It has no exact likelihood, and with the Bernoulli surrogate no bound either."""
         reasons: dict[type, str] = {HasLogProb: "a VAE bounds log p(x), it does not compute it"}
         if self.config.likelihood == "bernoulli":
             nothing = "the Bernoulli surrogate is no density on real-valued pixels, so it bounds nothing"
@@ -304,18 +304,18 @@ class VAE(GenerativeModel):
         return self.decode(self.encode(x))
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
-        """The ELBO of the 8-bit images from one draw of u and z, at beta = 1 whatever the training's beta."""
+        """The ELBO of the 8-bit images from one draw of u and z, at beta = 1 whatever beta the training uses."""
         return self.parts(x, *self.draws(x, generator))
 
     def draws(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """U (B, 3, S, S) from U[0, 1) and eps (B, latent_dim) from N(0, I), image by image."""
+        """Draw u (B, 3, S, S) from U[0, 1) and eps (B, latent_dim) from N(0, I), image by image."""
         code = (self.config.latent_dim,)
         draws = [(noise.rand(1, x.shape[1:], generator), noise.randn(1, code, generator)) for _ in x]
         u, eps = (torch.cat(part).to(x.device) for part in zip(*draws, strict=True))
         return u, eps
 
     def log_weight(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """-distortion - log q(z|x) / p(z), where the bound has the mean of the second term over z."""
+        """-distortion - log q(z|x) / p(z) at one z; the bound has the expectation of the second term instead."""
         u, eps = self.draws(x, generator)
         seen = self.likelihood.observe(x, u)
         mu, logvar = self.encoder(seen)
@@ -323,7 +323,7 @@ class VAE(GenerativeModel):
         return -self.around(seen, mu, logvar, eps).distortion - rate
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The rate; before it the cross-entropy where there is no bound that could be compared."""
+        """The rate, preceded by the cross-entropy where there is no bound to compare."""
         if HasBound in self.why_not():
             parts = self.bound(x, generator)
             return {"bce": parts.distortion, "kl": parts.rate}
@@ -331,11 +331,11 @@ class VAE(GenerativeModel):
         return {"kl": standard_normal_kl(*self.encoder(self.likelihood.observe(x, u))).sum(1)}
 
     def slow_ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Likelihood regret (Xiao et al. 2020, arXiv:2003.02977) in its variant LR_z, in nats, 0 or more.
+        """Likelihood regret (Xiao et al. 2020, arXiv:2003.02977) in its variant LR_z, in nats, at least 0.
 
-        By how much the ELBO rises when q(z|x) is fitted to this one image, the decoder as it is: the highest on the way
-        less that of the encoder's q. Both see the same u and the same noise in z: random signs and their opposites,
-        with the mean and the variances of N(0, I). In normal draws, a q fitted to them hides where eps is near 0.
+        This is how much the ELBO rises when q(z|x) is fitted to one image with the decoder fixed: the highest ELBO
+        along the way minus that of the encoder's q. Both use the same u and the same noise in z, random signs and their
+        opposites, which have the mean and variances of N(0, I). Normal draws would let q exploit values of eps near 0.
         """
         u, eps = self.draws(x, generator)
         signs, seen = eps.sign(), self.likelihood.observe(x, u)

@@ -5,8 +5,8 @@ First the autoencoder, which replaces every vector of the encoder's output by th
 
     minimise  -log p(x | z_q)  +  beta |z_e - sg[e]|^2,    z_q = z_e + sg[e - z_e],    e = e_k, k = argmin_j |z_e - e_j|
 
-This is eq. 3 without its second term, |sg[z_e] - e|^2. In its stead the embeddings follow the means of the vectors that
-fell to them, as in appendix A.1 (gamma 0.99), with the Laplace smoothing of the authors' code:
+This is eq. 3 without its second term, |sg[z_e] - e|^2. Instead, the embeddings follow the means of the vectors that are
+assigned to them, as in appendix A.1 (gamma 0.99), with the Laplace smoothing of the authors' code:
 
     N_k <- gamma N_k + (1 - gamma) n_k     m_k <- gamma m_k + (1 - gamma) sum z_e
     e_k = m_k / N'_k,  N'_k = (N_k + eps) / (N + K eps) N,  N = sum_k N_k
@@ -23,13 +23,13 @@ The posterior is a point mass on k, so log P(x) >= log P(x | z_q) + log p(k): a 
 
 Where we deviate:
 
-* log p(x | z_q) is a discretized logistic with one learned scale per colour. It normalises over the 256 values, which
-  makes the bound a bound; the authors' squared error over the data's variance leaves the scale open. Both terms of the
-  loss are means over their elements, as in their code.
+* log p(x | z_q) is a discretized logistic with one learned scale per colour. It normalises over the 256 values, as a
+  bound requires; the authors' squared error over the data's variance leaves the scale open. Both terms of the loss are
+  means over their elements, as in their code.
 * n_k is divided by its mean over the codes, so that N_k is 1 for a code of average use whatever the batch size.
-* Embeddings start at encoder outputs, and those that are hardly ever used restart at one, drawn from the batch: the
-  paper says nothing of codes that die, and in a short training most would.
-* The prior sees the codes of the training's batches, flipped images among them, with an embedding of its own.
+* Embeddings start at encoder outputs, and those that are hardly ever used restart at one drawn from the batch. The
+  paper does not mention codes that die, and in a short training most would.
+* The prior sees the codes of the training batches, including those of flipped images, through a separate embedding.
 """
 
 import math
@@ -58,10 +58,10 @@ class VQVAEConfig:
     width: Annotated[int, Ge(2), MultipleOf(2)]  # channels of encoder and decoder; the paper: 256, its code 128
     residual_blocks: Annotated[int, Ge(0)]  # in the encoder, and in the decoder; the paper: 2
     residual_width: Annotated[int, Ge(1)]  # channels inside a residual block; the authors' code: 32
-    commitment: Annotated[float, Ge(0)]  # beta, how strongly the encoder is held to its codes; the paper: 0.25
+    commitment: Annotated[float, Ge(0)]  # beta, weight of the term that pulls the encoder to its codes; the paper: 0.25
     decay: Annotated[float, Gt(0), Lt(1)]  # gamma of the embeddings' moving average; the paper: 0.99
     restart_below: Annotated[float, Gt(0), Lt(1)]  # codes with less than this share of the average use restart
-    autoencoder_share: Annotated[float, Gt(0), Lt(1)]  # of the training; the prior has the rest
+    autoencoder_share: Annotated[float, Gt(0), Lt(1)]  # of the training; the rest goes to the prior
     prior_layers: Annotated[int, Ge(1)]  # gated layers of the PixelCNN
     prior_width: Annotated[int, Ge(1)]  # its channels
     prior_dropout: Annotated[float, Ge(0), Lt(1)]  # share of activations zeroed in each of its layers, in training
@@ -70,9 +70,9 @@ class VQVAEConfig:
 EPSILON = 1e-5
 """eps of the Laplace smoothing, in codes of average use."""
 SCALE_START = 0.1
-"""Where the scales of the logistic start, in x11."""
+"""The initial scale of the logistics, in x11."""
 SCALE_SPEED = 10.0
-"""Of the log scales relative to a weight: Adam moves both by about lr a step, and they have further to go."""
+"""How fast the log scales learn relative to a weight: Adam moves both by about lr per step, but they move further."""
 
 
 # --- The autoencoder
@@ -93,7 +93,7 @@ class Residual(nn.Module):
 
 
 def channels(config: VQVAEConfig) -> list[int]:
-    """Of the image and after each halving."""
+    """Channels of the image and after each halving."""
     return [3, config.width // 2, *[config.width] * (config.halvings - 1)]
 
 
@@ -143,7 +143,7 @@ class Decoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """K embeddings that follow the vectors which are nearest to them; no optimiser knows them, and no autocast."""
+    """K embeddings that follow the vectors nearest to them, outside of the optimiser and of autocast."""
 
     embeddings: Tensor
     usage: Tensor
@@ -179,9 +179,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def follow(self, z: Tensor, k: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of the moving averages towards z (B, D, s, s) with its codes; then dead codes restart.
+        """Move the averages one step towards z (B, D, s, s) with its codes k, then restart dead codes.
 
-        Return the perplexity exp H of the batch's codes and how many codes were dead.
+        Return the perplexity exp H of the batch's codes and the number of dead codes.
         """
         with torch.autocast(z.device.type, enabled=False):
             vectors = z.permute(0, 2, 3, 1).flatten(0, 2)
@@ -211,10 +211,10 @@ def gate(x: Tensor) -> Tensor:
 
 
 class GatedLayer(nn.Module):
-    """Both stacks of figure 2 of the PixelCNN paper; the masks are kernels that end where the mask would begin.
+    """Both stacks of figure 2 of the PixelCNN paper; instead of masks, kernels end where the mask would begin.
 
-    The vertical stack sees rows, the horizontal one positions of its own row: those before the present one in the first
-    layer (mask A), which reads the codes themselves, the present one too in all others (mask B).
+    The vertical stack sees whole rows, the horizontal one positions in the current row: those before the current
+    position in the first layer, which reads the codes themselves (mask A), and it too in all others (mask B).
     """
 
     def __init__(self, width: int, kernel: int, dropout: float, first: bool) -> None:
@@ -230,14 +230,14 @@ class GatedLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def down(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The vertical stack: return its next v, and what it tells the horizontal one."""
+        """The vertical stack: return its next v, and its input to the horizontal one."""
         rows = self.vertical(F.pad(v, self.margin_v))
         return gate(rows), self.link(rows)
 
     def across(self, h: Tensor, told: Tensor) -> Tensor:
         """The horizontal stack: return its next h."""
         out: Tensor = self.out(self.dropout(gate(self.horizontal(F.pad(h, self.margin_h)) + told)))
-        return out if self.first else h + out  # the first one's h is the code that is to be predicted
+        return out if self.first else h + out  # in the first layer h is the code to be predicted
 
 
 class PixelCNN(nn.Module):
@@ -255,12 +255,12 @@ class PixelCNN(nn.Module):
         )
 
     def embed(self, k: Tensor) -> Tensor:
-        """(B, width, s, s)."""
+        """Embed codes (B, s, s) as (B, width, s, s)."""
         vectors: Tensor = self.embedding(k)
         return vectors.permute(0, 3, 1, 2)
 
     def down(self, k: Tensor) -> list[Tensor]:
-        """What every layer's horizontal stack is told of the rows above."""
+        """For every layer, the input of its horizontal stack from the rows above."""
         v, told = self.embed(k), []
         for layer in self.layers:
             v, link = layer.down(v)
@@ -268,7 +268,7 @@ class PixelCNN(nn.Module):
         return told
 
     def across(self, k: Tensor, told: Sequence[Tensor]) -> Tensor:
-        """Logits, float32, from what `down` says of the same rows."""
+        """Logits, float32, from what `down` returned for the same rows."""
         h = self.embed(k)
         for layer, link in zip(self.layers, told, strict=True):
             h = layer.across(h, link)
@@ -283,7 +283,7 @@ class PixelCNN(nn.Module):
         """Codes (B, s, s) for u (B, s, s) in [0, 1): each is drawn by inverting its distribution function at its u."""
         k = torch.zeros_like(u, dtype=torch.long)
         for i in range(k.shape[1]):
-            told = [link[:, :, i:] for link in self.down(k[:, : i + 1])]  # once a row: it does not see the row itself
+            told = [link[:, :, i:] for link in self.down(k[:, : i + 1])]  # once per row: it does not see the row itself
             for j in range(k.shape[2]):
                 logits = self.across(k[:, i : i + 1, : j + 1], [link[..., : j + 1] for link in told])[:, :, 0, j]
                 cumulative = logits.softmax(1).cumsum(1)[:, :-1]
@@ -295,10 +295,10 @@ class PixelCNN(nn.Module):
 
 
 class VQVAE(GenerativeModel):
-    """An autoencoder with a codebook, and after it an autoregressive prior of its codes.
+    """An autoencoder with a codebook, followed by an autoregressive prior of its codes.
 
     Raises:
-        ValueError: size cannot be halved so often.
+        ValueError: the size cannot be halved `halvings` times.
     """
 
     paper = "van den Oord et al. 2017, arXiv:1711.00937; prior: van den Oord et al. 2016, arXiv:1606.05328"
@@ -311,18 +311,18 @@ class VQVAE(GenerativeModel):
                 f"size {size} cannot be halved {config.halvings} times: choose a multiple of {2**config.halvings}"
             )
         self.config, self.side = config, size >> config.halvings
-        self.sample_calls = self.side**2 + 1  # the prior draws one code after the other; the last one decodes
+        self.sample_calls = self.side**2 + 1  # the prior draws one code after the other; the last call decodes
         self.encoder = Encoder(config)
         self.codebook = Codebook(config)
         self.decoder = Decoder(config)
         self.prior_net = PixelCNN(config)
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
-        """Two, who never meet; the codebook is no parameter."""
+        """Two players, trained one after the other; the codebook is not a parameter."""
         return {"autoencoder": [self.encoder, self.decoder], "prior": [self.prior_net]}
 
     def phases(self) -> Sequence[Phase]:
-        """The autoencoder; when it has come to rest, the prior of its codes."""
+        """The autoencoder, then, once it is frozen, the prior of its codes."""
         share = self.config.autoencoder_share
         return [
             Phase("autoencoder", self.autoencoder_loss, span=(0.0, share)),
@@ -352,7 +352,7 @@ class VQVAE(GenerativeModel):
     def prior_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """-log p(k), nats per code."""
         with torch.autocast(batch.x.device.type, enabled=False):
-            k = self.codes(batch.x)  # to the last digit those that evaluation sees
+            k = self.codes(batch.x)  # exactly the codes that evaluation sees
         rate = self.rate(k).mean()
         return rate / k[0].numel(), {"rate": rate.detach()}
 
@@ -377,7 +377,7 @@ class VQVAE(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No exact likelihood."""
+        """It has no exact likelihood."""
         return {HasLogProb: "log p(x) is a sum over all codes; a VQ-VAE bounds it by one of them"}
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -396,7 +396,7 @@ class VQVAE(GenerativeModel):
         return self.decode(self.prior(n, generator))
 
     def encode(self, x: Tensor) -> Tensor:
-        """z_e, before it is quantised, (B, D * s * s)."""
+        """z_e before quantisation, (B, D * s * s)."""
         z: Tensor = self.encoder(x)
         return z.flatten(1)
 
@@ -405,12 +405,12 @@ class VQVAE(GenerativeModel):
         return self.decode(self.encode(x))
 
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
-        """-log P(x | z_q) and -log p(k); nothing is random where the posterior is one point."""
+        """-log P(x | z_q) and -log p(k); nothing is random, since the posterior is a point mass."""
         k = self.codes(x)
         return Bound(self.distortion(x, self.codebook.lookup(k)), self.rate(k))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """How unlikely an image's codes are, and how badly they stand for what the encoder saw."""
+        """How unlikely an image's codes are, and how badly they represent the encoder's output."""
         z = self.encoder(x)
         k = self.codebook.nearest(z)
         error = (z - self.codebook.lookup(k)).square().mean((1, 2, 3))

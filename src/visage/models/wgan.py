@@ -3,27 +3,27 @@
 
     f maximises  E_x f(x) - E_z f(g(z))                                  eq. 3 of the first paper, eq. 2 of the second
     g maximises  E_z f(g(z))                                             theorem 3 of the first paper
-    clip:    every weight of f is put back into [-c, c] after each of its steps       algorithm 1 of the first paper
+    clip:    every weight of f is clipped to [-c, c] after each of its steps          algorithm 1 of the first paper
     penalty: f minimises  E_z f(g(z)) - E_x f(x) + lambda E_x^ (|grad f(x^)|_2 - 1)^2        eq. 3 of the second paper
-             with x^ = epsilon x + (1 - epsilon) g(z), epsilon ~ U[0, 1) of each image
+             with x^ = epsilon x + (1 - epsilon) g(z), epsilon ~ U[0, 1) for each image
 
     f  critic, any real number  `Critic`     c        bound of the weights   `clip`      x  training image   `batch.x`
     g  generator, z to image    `Generator`  lambda   weight of the penalty  `penalty`   z  code, N(0, I)    `z`
     n_critic  steps of f for each one of g, every one with new training images
 
-Were f the best of all 1-Lipschitz functions, E f(x) - E f(g(z)) would be the Wasserstein-1 distance between images and
-samples (eq. 2 of the first paper). Clipping gives K-Lipschitz functions for some unknown K, the penalty slopes near 1,
-and both a network that is not optimal: the logged `gap` is comparable within a run at most.
+If f were the best of all 1-Lipschitz functions, E f(x) - E f(g(z)) would be the Wasserstein-1 distance between images
+and samples (eq. 2 of the first paper). Clipping gives K-Lipschitz functions for some unknown K, the penalty gives
+slopes near 1, and neither network is optimal: the logged `gap` is comparable within a run at most.
 
 Where we deviate:
 
-* `blocks: convolutional` has the DCGAN's networks, as the first paper. `blocks: residual` has those with which the
-  second paper's code makes 64-pixel images; the number of halvings follows the image size, channels end at 8 `width`.
-* The critic's normalisation is a choice, `norm`. The first paper has batch normalisation, gains and biases clipped as
-  all else. It is refused beside the penalty, which is on the gradient at each image by itself (second paper, section
-  4); its substitute there is layer normalisation, and shallow critics do without any.
-* The critic is clipped before its first step, too, so that the score of an untrained one is bounded as well.
-* No 100 critic steps for each of the first 25 of the generator: they are in the authors' code, not in the paper.
+* `blocks: convolutional` are the DCGAN's networks, as in the first paper. `blocks: residual` are those of the second
+  paper's code for 64-pixel images; the number of halvings follows the image size, and channels end at 8 `width`.
+* The critic's normalisation is a choice, `norm`. The first paper has batch normalisation, with gains and biases clipped
+  like all else. It is not allowed with the penalty, which constrains the gradient at each image by itself (second
+  paper, section 4): deep critics use layer normalisation instead, and shallow ones none.
+* The critic is also clipped before its first step, so that the score of an untrained one is bounded as well.
+* There are no 100 critic steps for each of the first 25 generator steps, which are in the code but not in the paper.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,12 +46,12 @@ Norm = Literal["batch", "layer", "none"]
 class WGANConfig:
     """The WGAN's settings."""
 
-    constraint: Literal["clip", "penalty"]  # what keeps the critic's slopes bounded
-    clip: Annotated[float, Ge(0)]  # c, of the clipping; the paper: 0.01; 0 beside the penalty
-    penalty: Annotated[float, Ge(0)]  # lambda, of the penalty; the paper: 10; 0 beside the clipping
+    constraint: Literal["clip", "penalty"]  # what bounds the critic's slopes
+    clip: Annotated[float, Ge(0)]  # c, the clipping bound; the paper: 0.01; 0 with the penalty
+    penalty: Annotated[float, Ge(0)]  # lambda, the weight of the penalty; the paper: 10; 0 with clipping
     n_critic: Annotated[int, Ge(1)]  # steps of the critic for each one of the generator; both papers: 5
     blocks: Literal["convolutional", "residual"]  # both networks: the DCGAN's, or residual blocks
-    norm: Norm  # in the critic; the papers: batch beside clipping, layer or none beside the penalty
+    norm: Norm  # in the critic; the papers: batch with clipping, layer or none with the penalty
     latent_dim: Annotated[int, Ge(1)]  # dimensions of z; the papers: 100 and 128
     width: Annotated[int, Ge(1)]  # channels at the largest resolution, doubled at every halving up to 8 times as many
 
@@ -81,7 +81,7 @@ def widths(config: WGANConfig, size: int) -> list[int]:
 
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:
-    """Over batch and positions, over an image's channels and positions, or none."""
+    """Normalisation over batch and positions, over an image's channels and positions, or none."""
     match norm:
         case "batch":
             return nn.BatchNorm2d(channels)
@@ -92,7 +92,7 @@ def normalisation(norm: Norm, channels: int) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """Normalisation, ReLU and a 3x3 convolution, twice; beside them a 1x1 convolution.
+    """Normalisation, ReLU and a 3x3 convolution, twice, in parallel with a 1x1 convolution.
 
     resize: "double" repeats pixels before the first 3x3 convolution, "halve" averages 2x2 pixels after the second.
     """
@@ -159,7 +159,7 @@ class Critic(nn.Module):
             layers = [nn.Conv2d(3, outs[0], 3, padding=1)]
             layers += [ResidualBlock(i, o, config.norm, "halve") for i, o in pairwise(outs)]
         else:
-            bias = config.norm == "none"  # without any, f(a x) = a f(x) for all a > 0
+            bias = config.norm == "none"  # without any bias, f(a x) = a f(x) for all a > 0
             layers = [nn.Conv2d(3, outs[0], 4, 2, 1, bias=bias), nn.LeakyReLU(0.2)]
             for i, o in pairwise(outs):
                 layers += [nn.Conv2d(i, o, 4, 2, 1, bias=bias), normalisation(config.norm, o), nn.LeakyReLU(0.2)]
@@ -167,12 +167,12 @@ class Critic(nn.Module):
         initialize(self, config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the critic's opinion of each image, float32."""
+        """Return the critic's value for each image, float32."""
         opinion: Tensor = self.layers(x).float()
         return opinion
 
     def features(self, x: Tensor) -> Tensor:
-        """What the linear layer at the end is given, mean over positions, (B, channels there), float32."""
+        """The input of the final linear layer, mean over positions, (B, channels there), float32."""
         activations: Tensor = self.layers[:-3](x).float()
         return activations.mean((2, 3))
 
@@ -181,7 +181,7 @@ class Critic(nn.Module):
 
 
 class WGAN(GenerativeModel):
-    """A generator, and a critic that tells how far its images are from the real ones.
+    """A generator, and a critic that estimates how far its images are from the real ones.
 
     Raises:
         ValueError: size is not a power of two, or less than 16.
@@ -202,7 +202,7 @@ class WGAN(GenerativeModel):
         return {"generator": [self.generator], "critic": [self.critic]}
 
     def phases(self) -> Sequence[Phase]:
-        """n_critic steps of f, each with its own images, then one of g, which sees none."""
+        """n_critic steps of f, each with new images, then one of g, which uses none."""
         critic = Phase("critic", self.critic_loss, after=self.clip_weights)
         return [critic] * self.config.n_critic + [Phase("generator", self.generator_loss, fresh=False)]
 
@@ -222,24 +222,24 @@ class WGAN(GenerativeModel):
         return -self.critic(self.generator(self.z(batch, step))).mean(), {}
 
     def z(self, batch: Batch, step: Step) -> Tensor:
-        """As many codes as the batch has images."""
+        """One code for each image of the batch."""
         return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
 
     @torch.no_grad()
     def clip_weights(self) -> None:
-        """Put every parameter of the critic back into [-c, c]; nothing where the penalty is its constraint."""
+        """Clip every parameter of the critic to [-c, c]; do nothing if the penalty is the constraint."""
         if self.config.constraint == "clip":
             for parameter in self.critic.parameters():
                 parameter.clamp_(-self.config.clip, self.config.clip)
 
     @torch.no_grad()
     def at_bound(self) -> Tensor:
-        """Share of the critic's parameters that the clipping holds, a scalar: near 1, f can hardly learn anything."""
+        """The share of the critic's parameters at the bound, a scalar; near 1, f can hardly learn anything."""
         parameters = torch.cat([parameter.flatten() for parameter in self.critic.parameters()])
         return (parameters.abs() >= self.config.clip).float().mean()
 
     def slopes(self, real: Tensor, fake: Tensor, step: Step) -> Tensor:
-        """|grad f(x^)|_2 at one x^ between each real and generated image, (B,), differentiable once more."""
+        """|grad f(x^)|_2 at one x^ between each real and generated image, (B,), itself differentiable."""
         with torch.autocast(real.device.type, enabled=False):
             epsilon = torch.rand(len(real), 1, 1, 1, generator=step.generator).to(real.device)
             between = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
@@ -250,7 +250,7 @@ class WGAN(GenerativeModel):
     # Capabilities
 
     def why_not(self) -> Mapping[type, str]:
-        """No way from an image to a code, no density."""
+        """It has no encoder and no density."""
         return {**NO_ENCODER, **NO_DENSITY}
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -267,7 +267,7 @@ class WGAN(GenerativeModel):
         return self.decode(self.prior(n, generator))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """-f(x): weak by construction, f has only learned to tell training images from g's."""
+        """-f(x): a weak score, since f has only learned to tell training images from g's."""
         return {"critic": -self.critic(x)}
 
     def features(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Invertible layers of which several flows are made, with the log-determinants of their Jacobians.
+"""Invertible layers that several flows share, with the log-determinants of their Jacobians.
 
-`to_noise` is the direction of training, from the image to noise, `from_noise` that of sampling.
+`to_noise` maps images to noise, as in training, and `from_noise` maps noise to images, as in sampling.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Bijection(nn.Module, ABC):
-    """An invertible map of images (B, C, H, W), computed image by image."""
+    """An invertible map of images (B, C, H, W) that treats each image by itself."""
 
     @abstractmethod
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,17 +20,17 @@ class Bijection(nn.Module, ABC):
 
     @abstractmethod
     def from_noise(self, z: Tensor) -> Tensor:
-        """Return the x that `to_noise` carries to z."""
+        """Return the x that `to_noise` maps to z."""
 
 
 class Chain(Bijection):
-    """Bijections one after another; their log-determinants add up, in float64 where the device has it."""
+    """Bijections applied in turn; their log-determinants are summed in float64 where the device supports it."""
 
     layers: Sequence[Bijection]
 
     def __init__(self, *layers: Bijection) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # it does not tell the type of its modules
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # its modules have no static type
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x), dtype=torch.float32 if x.device.type == "mps" else torch.float64)
@@ -46,7 +46,7 @@ class Chain(Bijection):
 
 
 class ActNorm(Bijection):
-    """(x - mean) / std with a learned mean and std per channel that start as those of the first batch.
+    """(x - mean) / std with a learned mean and std per channel, initialised to those of the first batch.
 
     Kingma & Dhariwal 2018 (arXiv:1807.03039), section 3.1, where s = 1 / std and b = -mean / std.
     """
@@ -70,7 +70,7 @@ class ActNorm(Bijection):
 
 
 def fit_act_norms(flow: Bijection, x: Tensor) -> None:
-    """Set every ActNorm in the flow to the mean and std that reach it from x (B, C, H, W); nothing else ever does."""
+    """Set every ActNorm in the flow to the mean and std of its input for x (B, C, H, W); nothing else sets them."""
     norms = [layer for layer in flow.modules() if isinstance(layer, ActNorm)]
     for norm in norms:
         norm.fitting = True
@@ -81,7 +81,7 @@ def fit_act_norms(flow: Bijection, x: Tensor) -> None:
 
 
 class InvertibleConv(Bijection):
-    """z = W x at every pixel, W starting as a random rotation; always float32.
+    """z = W x at every pixel, always in float32; W starts as a random rotation.
 
     Kingma & Dhariwal 2018, section 3.2, eq. 9: W itself is learned, not its LU decomposition (eq. 10).
     """
@@ -104,7 +104,7 @@ class Squeeze(Bijection):
     """Applies an inner bijection to the image with its 2x2 blocks turned into channels.
 
     Dinh et al. 2017 (arXiv:1605.08803), section 3.6: the first half of the channels holds one diagonal of every block,
-    all of its colours, the second half the other.
+    in all colours, and the second half the other diagonal.
     """
 
     def __init__(self, inner: Bijection) -> None:

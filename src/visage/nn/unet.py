@@ -1,9 +1,9 @@
-"""The U-Net of Ho et al. 2020 (arXiv:2006.11239, appendix B), which predicts something the shape of its input.
+"""The U-Net of Ho et al. 2020 (arXiv:2006.11239, appendix B), whose output has the shape of its input.
 
     time embedding -> at every resolution: residual blocks, attention at some -> halve -> ... -> middle -> ... -> double
 
-Residual blocks get the embedding of the time (and of a condition, added to it); every block on the way down hands its
-output to one on the way up.
+Residual blocks receive the embedding of the time, to which that of a condition may be added; every block on the way
+down passes its output to one on the way up.
 """
 
 import math
@@ -26,12 +26,12 @@ def sinusoidal_embedding(t: Tensor, channels: int) -> Tensor:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 32 groups as in the paper from 128 channels on, else with groups of 4 channels."""
+    """Group normalisation with 32 groups, as in the paper, from 128 channels on, else with groups of 4 channels."""
     return nn.GroupNorm(32 if channels >= 128 and channels % 32 == 0 else channels // 4, channels)
 
 
 def zero(module: nn.Conv2d) -> nn.Conv2d:
-    """Start the layer at zero, so that what it is added to passes unchanged at first."""
+    """Start the layer at zero, so that at first it leaves what it is added to unchanged."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every position looks at every other, one head, added to its input."""
+    """Self-attention over all positions with one head, added to its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Attention(nn.Module):
 
 
 class Level(nn.Module):
-    """A residual block, and attention after it or not."""
+    """A residual block, optionally followed by attention."""
 
     def __init__(self, ins: int, outs: int, embedding: int, dropout: float, attends: bool) -> None:
         super().__init__()
@@ -95,19 +95,19 @@ class UNet(nn.Module):
         channels: of the image.
         size: side of the image in pixels.
         width: channels at the highest resolution.
-        multipliers: channels at each resolution in units of `width`; each is half of the one before it.
+        multipliers: channels at each resolution in units of `width`; each resolution is half of the one before it.
         blocks: residual blocks at each resolution on the way down, one more on the way up.
-        attention: the sides of the resolutions that have attention, in positions: pixels, or patches. Where there is
-            none, the middle has none either (the paper's always has).
+        attention: the sides of the resolutions that have attention, in positions (pixels or patches). If none has,
+            the middle has no attention either (in the paper it always has).
         dropout: in the residual blocks.
-        patch: pixels of a patch x patch square become channels of one position first (pixel-unshuffle), and the input,
-            times a factor for each channel that depends on the time, is added to the output: a deviation that makes
-            small networks quick. They are too narrow to carry all the noise of a patch through their layers, which is
-            a part of what they predict. 1 is the paper's.
+        patch: pixels of a patch x patch square first become channels of one position (pixel-unshuffle), and the input,
+            times a factor for each channel that depends on the time, is added to the output. This deviation makes small
+            networks fast: they are too narrow to carry all the noise of a patch through their layers, although it is
+            part of what they predict. 1 is the paper's.
         condition: dimensions of a condition that is added to the time embedding, 0 for none.
 
     Raises:
-        ValueError: the image cannot be halved that often, or the width is not a multiple of 4.
+        ValueError: the image cannot be halved once per multiplier, or the width is not a multiple of 4.
     """
 
     def __init__(
@@ -182,16 +182,16 @@ class UNet(nn.Module):
         return F.pixel_shuffle(out, self.patch)
 
     def features(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Activations in the middle, mean over positions, (B, channels there) float32; arguments as in `forward`."""
+        """Activations in the middle, mean over positions, (B, channels there), float32; arguments as in `forward`."""
         return self.descend(F.pixel_unshuffle(x, self.patch), self.embed(t, condition))[-1].float().mean((2, 3))
 
     def embed(self, t: Tensor, condition: Tensor | None) -> Tensor:
-        """What every block is told: the time, and the condition added to it, (B, 4 width)."""
+        """The embedding that every block receives: that of the time, plus the condition, (B, 4 width)."""
         e: Tensor = self.time(sinusoidal_embedding(t, self.width))
         return e if self.condition is None else e + self.condition(condition)
 
     def descend(self, x: Tensor, e: Tensor) -> list[Tensor]:
-        """The way down for patches x (B, channels * patch^2, s, s): what goes across; last, what the middle says."""
+        """All skips on the way down, then the output of the middle, for patches x (B, channels * patch^2, s, s)."""
         h = self.stem(x)
         skips, down = [h], iter(self.down)
         for i in range(self.levels):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from visage.maths import noise, pixels
+from visage.maths import pixels
 
 ALL = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3).contiguous()
 
@@ -39,19 +39,3 @@ def test_levels_are_rounded_to_the_bit_and_have_the_gradient_of_what_is_rounded(
     assert torch.equal(v, ((x + 1) * 127.5).round())
     (gradient,) = torch.autograd.grad(v.sum(), x)
     assert torch.equal(gradient, torch.full_like(x, 127.5))
-
-
-@pytest.mark.parametrize("draw", [noise.randn, noise.rand])
-def test_image_i_gets_the_same_noise_whatever_n_is(draw):
-    one, many = (draw(n, (3, 4, 4), torch.Generator().manual_seed(5)) for n in (2, 7))
-    assert many.shape == (7, 3, 4, 4)
-    assert torch.equal(one, many[:2])
-    assert not torch.equal(many[0], many[1])
-
-
-def test_noise_has_the_distributions_it_names():
-    g = torch.Generator().manual_seed(0)
-    normal, uniform = noise.randn(100, (1000,), g), noise.rand(100, (1000,), g)
-    assert abs(normal.mean()) < 0.01
-    assert abs(normal.std() - 1) < 0.01
-    assert 0 <= uniform.min() < 1e-4 < 1 - 1e-4 < uniform.max() < 1
