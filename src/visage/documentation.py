@@ -20,7 +20,8 @@ from visage.report.wording import count, duration
 from visage.results import TrainingCost, read
 from visage.training.outputs import build_model
 
-PART = "<!-- {0}: written by `make docs` -->\n{1}<!-- end of {0} -->"
+BEGIN, END = "<!-- {}: written by `make docs` -->\n", "<!-- end of {} -->"
+"""The comments around a generated part."""
 SIZE = 32
 """The image size of the README's table."""
 
@@ -44,10 +45,12 @@ def write_documentation(root: Path) -> list[str]:
 
 
 def _replaced(text: str, part: str, content: str, file: str) -> str:
-    pattern = re.compile(re.escape(PART.format(part, "\n")).replace(re.escape("\n"), "\n(?s:.*?)", 1))
-    if not pattern.search(text):
+    begin, end = BEGIN.format(part), END.format(part)
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (opened and closed):
         raise UserError(f"{file} lacks the comments around its part {part!r}: restore them from git")
-    return pattern.sub(lambda _: PART.format(part, content), text)
+    return before + begin + content + end + after
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
