@@ -1,4 +1,4 @@
-"""runs/ and metrics/ -> report/: the table, the figures and the page."""
+"""runs/, metrics/ and data/reference/ -> report/: the page, its tables and its plots."""
 
 from pathlib import Path
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import fake_runs
@@ -15,6 +16,6 @@ def project(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small(tmp_path) -> Path:
-    """Two finished runs, to damage."""
-    return fake_runs.project(tmp_path, ["vae-16-0", "dcgan-16-0"])
+def small(project, tmp_path) -> Path:
+    """The same runs without their report, to damage."""
+    return shutil.copytree(project, tmp_path / "small", ignore=shutil.ignore_patterns("report"))

@@ -1,4 +1,4 @@
-"""Pictures made small enough to live inside the page: one image pixel per stored pixel, the browser enlarges them."""
+"""Pictures inside the page: one pixel in the file for each pixel of an image, which the browser enlarges."""
 
 import base64
 import io
@@ -80,7 +80,7 @@ def over_time(snapshots: Sequence[tuple[float, Path]], size: int, most: int = 7)
 class Sheet:
     """A gallery's picture, of which the page shows one face at a time.
 
-    size: side of a face in pixels; high: images on top of each other, 2 where a reconstruction stands below the face.
+    size: side of a face in pixels; high: images on top of each other, 2 where a reconstruction is below the face.
     places: (x, y) of each face in percent, as CSS positions a background.
     """
 

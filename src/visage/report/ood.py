@@ -57,6 +57,12 @@ def without_model(size: int) -> str:
     return f"No model, {size} × {size} pixels"
 
 
+def score_words(score: str) -> str:
+    """What a score is, as a phrase; "" for one that only its model explains."""
+    words = SCORES[score][1] if score in SCORES else BASELINES.get(score, "")
+    return words.replace("`", "")
+
+
 def sets_of(reference: Reference | None, models: Sequence[Model]) -> list[OtherSet]:
     """All sets in the order of the page, the headline first; without a reference, those that are in some record."""
     return [_described(images) for images in (reference.sets if reference else _recorded(models))]
@@ -79,16 +85,15 @@ def board(models: Sequence[Model], sets: Sequence[OtherSet], reference: Referenc
     rows = []
     for model in models:
         score = model.first.results.default_score
-        rows.append(Row(model.label, model.label, f"default score: {score}", True, _cells(model, sets, score)))
+        rows.append(
+            Row(model.label, model.label, f"default score: {score}" if score else "", True, _cells(model, sets, score))
+        )
     return [*rows, *baseline_rows(sets, reference)]
 
 
 def score_rows(model: Model, sets: Sequence[OtherSet], reference: Reference | None) -> list[Row]:
     """A row per score of the model, then the statistics that need none."""
-    rows = [
-        Row(model.label, score, SCORES[score][1] if score in SCORES else "", True, _cells(model, sets, score))
-        for score in model.scores
-    ]
+    rows = [Row(model.label, score, score_words(score), True, _cells(model, sets, score)) for score in model.scores]
     return [*rows, *baseline_rows(sets, reference)] if rows else []
 
 
@@ -101,7 +106,7 @@ def baseline_rows(sets: Sequence[OtherSet], reference: Reference | None) -> list
     for name in names:
         keys = [Key("auroc", images.name, name) for images in sets]
         cells = [heat(key, Pooled([reference_figure(reference, key)])) for key in keys]
-        rows.append(Row(without_model(reference.size), name, BASELINES.get(name, ""), False, cells))
+        rows.append(Row(without_model(reference.size), name, score_words(name), False, cells))
     return rows
 
 

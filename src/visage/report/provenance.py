@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visage.measures.table import BASELINES, BY_KEY, MEASURES, SCORES
+from visage.measures.table import BY_KEY, MEASURES
 from visage.report.figures import COSTS, Figure, Key, figure_of, reference_figure
 from visage.report.load import Run
 from visage.report.models import Model
-from visage.report.ood import OtherSet, without_model
+from visage.report.ood import OtherSet, score_words, without_model
 from visage.report.table import Verdict
 from visage.report.wording import KINDS
 from visage.results import Reference
@@ -95,7 +95,7 @@ class Provenance:
 
 
 def _hashes(run: Run, key: Key) -> tuple[str, str]:
-    """Of the data and the model that a figure was measured on; costs are not measured on either."""
+    """The hashes of the data and the model behind a figure; costs are measured on neither."""
     return ("", "") if key.metric in COSTS else (run.results.data_hash, run.results.model_hash)
 
 
@@ -104,7 +104,7 @@ def about(key: Key, sets: Sequence[OtherSet]) -> tuple[str, str]:
     if not key.images:
         return BY_KEY[key.metric].title, BY_KEY[key.metric].explanation
     images = next((images for images in sets if images.name == key.images), OtherSet(key.images, key.images, ""))
-    score = SCORES[key.score][1] if key.score in SCORES else BASELINES.get(key.score, "")
-    meaning = f"{score[:1].upper()}{score[1:]}." if score else "A score of the model."
-    isolates = f" What this set isolates: {images.isolates}." if images.isolates else ""
-    return f"AUROC of {key.score}, {images.title}", f"{meaning}{isolates}"
+    words = score_words(key.score)
+    meaning = f"{words[:1].upper()}{words[1:]}." if words else "A score of the model."
+    isolates = f" This set isolates {images.isolates}." if images.isolates else ""
+    return f"AUROC of {key.score or 'the default score'}, {images.title}", f"{meaning}{isolates}"

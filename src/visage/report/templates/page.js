@@ -1,6 +1,6 @@
 "use strict";
 
-// Repeats a figure that stands further up, so that the file holds its data once.
+// Repeats a figure from further up, so that the file holds its data once.
 for (const place of document.querySelectorAll("[data-same]")) {
   const original = document.getElementById(place.dataset.same);
   if (!original) continue;
