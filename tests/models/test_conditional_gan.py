@@ -51,7 +51,7 @@ def test_sizes_that_cannot_be_halved_down_to_four_are_refused(size):
 
 
 def test_an_attribute_named_twice_is_refused():
-    with pytest.raises(ValueError, match="Male stands there 2 times"):
+    with pytest.raises(ValueError, match="Male is listed 2 times"):
         config(attributes=("Male", "Smiling", "Male"))
 
 

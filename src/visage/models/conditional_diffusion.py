@@ -59,7 +59,7 @@ class ConditionalDiffusionConfig:
         """Refuse settings that do not go together."""
         twice = [name for name in self.attributes if self.attributes.count(name) > 1]
         if twice:
-            raise ValueError(f"attributes: {twice[0]} stands there {len(twice)} times: name each once")
+            raise ValueError(f"attributes: {twice[0]} is listed {len(twice)} times: list each once")
         for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
             if calls > self.timesteps:
                 raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")

@@ -60,7 +60,7 @@ class ConditionalGANConfig:
         """Refuse settings that do not go together."""
         twice = [name for name in self.attributes if self.attributes.count(name) > 1]
         if twice:
-            raise ValueError(f"attributes: {twice[0]} stands there {len(twice)} times: name each once")
+            raise ValueError(f"attributes: {twice[0]} is listed {len(twice)} times: list each once")
 
 
 def signs(y: Tensor) -> Tensor:

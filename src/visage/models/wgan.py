@@ -60,8 +60,8 @@ class WGANConfig:
         for name in ("clip", "penalty"):
             value = getattr(self, name)
             if (value > 0) != (name == self.constraint):
-                mend = "a number above 0" if name == self.constraint else "0"
-                raise ValueError(f"{name}={value} does not go with constraint={self.constraint}: set it to {mend}")
+                fix = "a number above 0" if name == self.constraint else "0"
+                raise ValueError(f"{name}={value} does not go with constraint={self.constraint}: set it to {fix}")
         if self.constraint == "penalty" and self.norm == "batch":
             raise ValueError(
                 "norm=batch does not go with constraint=penalty, which is on each image's own gradient: "
