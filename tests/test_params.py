@@ -283,6 +283,8 @@ def test_a_folder_without_attributes_cannot_train_what_needs_them(raw, resolve):
     raw["data"] |= {"source": "folder", "root": "photos"}
     with pytest.raises(UserError, match=r"conditional_gan-32 needs attributes .*data.folder.attributes"):
         resolve(raw)
+    with pytest.raises(UserError, match=r"data.source: there is no source folded"):
+        resolve(raw | {"data": raw["data"] | {"source": "folded"}})
     raw["data"]["folder"]["attributes"] = "attributes.csv"  # which ones it has is known once it is read
     assert resolve(raw)["conditional_gan-32-0"]
 

@@ -40,7 +40,8 @@ def attribute_names(data: Data) -> Sequence[str] | None:
     Raises:
         UserError: `data` is wrong.
     """
-    return sources.find(data.source).attribute_names(_settings(data))
+    settings = _settings(data)
+    return sources.find(data.source).attribute_names(settings)
 
 
 def _settings(data: Data) -> Any:
