@@ -1,4 +1,4 @@
-"""What every stage's doorway shares: how it ends when the user can mend what went wrong."""
+"""What every stage shares: how it ends when the user can fix what went wrong."""
 
 import os
 import sys

@@ -74,7 +74,7 @@ def flops_per_iteration(model: GenerativeModel, batch: Batch) -> float:
 
 
 def share(phase: Phase) -> float:
-    """Of the iterations of a long training, those in which the phase runs."""
+    """The share of a long training's iterations in which the phase runs."""
     start, stop = phase.span
     return (stop - start) / phase.every
 

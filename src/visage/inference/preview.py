@@ -15,10 +15,10 @@ IMAGES, COLUMNS = 64, 8
 
 @torch.no_grad()
 def preview(model: GenerativeModel, faces: Faces, seed: int, device: torch.device) -> NDArray[np.uint8] | None:
-    """A grid of 8 columns, (64, S, S, 3) uint8, the same question at every call.
+    """A grid of 8 columns, (64, S, S, 3) uint8, from the same noise or faces at every call.
 
     Samples where the model draws any; else faces in a row above what it makes of them: translations, completions or
-    reconstructions, fewer where there are not so many faces. None where it does none of these, or there are too few
+    reconstructions, fewer where there are fewer faces. None where it does none of these, or there are too few
     faces to fill a row. The model is in eval mode.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Batches from one array of 8-bit images: shuffled, flipped, scaled, and always able to say where it stands."""
+"""Batches from one array of 8-bit images: shuffled, flipped, scaled, from a position that can be stored."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ class Pool:
         self.order = self._shuffle()
 
     def _shuffle(self) -> Tensor:
-        # a generator of its own for each epoch: (epoch, position) alone says where the stream stands
+        # a generator of its own for each epoch: (epoch, position) alone is the position of the stream
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (self.epoch + 1))
         return self.rows[torch.randperm(len(self.rows), generator=generator)]
 
@@ -41,7 +41,7 @@ class Pool:
         return self.order[self.position - self.take : self.position]
 
     def go_to(self, epoch: int, position: int) -> None:
-        """Stand where a stream of the same rows stood."""
+        """Move to where a stream of the same rows was."""
         self.epoch, self.position = epoch, position
         self.order = self._shuffle()
 
@@ -94,7 +94,7 @@ class Feed:
         return _joined(parts)
 
     def first(self, n: int) -> Batch:
-        """The first n images, equally many of each group, not mirrored; leaves the stream where it stands."""
+        """The first n images, equally many of each group, not mirrored; does not advance the stream."""
         return _joined([self._images(pool.order[: n // len(self.pools)], flip=False) for pool in self.pools])
 
     def _images(self, rows: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
@@ -108,14 +108,14 @@ class Feed:
         return images, self.attributes.index_select(0, rows.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands."""
-        stands = [{"epoch": pool.epoch, "position": pool.position} for pool in self.pools]
-        return {"pools": stands, "coin": self.coin.get_state()}
+        """The position of the stream."""
+        positions = [{"epoch": pool.epoch, "position": pool.position} for pool in self.pools]
+        return {"pools": positions, "coin": self.coin.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to where a stream over the same images stood."""
-        for pool, stood in zip(self.pools, state["pools"], strict=True):
-            pool.go_to(**stood)
+        """Move to where a stream over the same images was."""
+        for pool, position in zip(self.pools, state["pools"], strict=True):
+            pool.go_to(**position)
         self.coin.set_state(state["coin"])
 
 

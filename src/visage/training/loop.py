@@ -22,7 +22,7 @@ from visage.training.interruption import listening
 
 
 class Observer(Protocol):
-    """Hears what happens; what it does with that changes nothing in the training."""
+    """Receives what happens during a training; nothing that it does changes the training."""
 
     def row(self, values: dict[str, float]) -> None:
         """A row of the history: step, kimg, lr, `<player>/<term>`, `<player>/grad_norm`."""
@@ -144,7 +144,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to where another training of the same run stood."""
+        """Continue where another training of the same run was."""
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
         for player, optimizer in self.optimizers.items():
@@ -160,7 +160,7 @@ class Training:
 
 @dataclass
 class Log:
-    """What a training has to show so far; part of its checkpoint, so that a resumed training shows the same.
+    """The records of a training so far; part of its checkpoint, so that a resumed training has the same.
 
     best: weights with the lowest validation value so far, None before the first one.
     seconds: time spent training, over all sessions.
@@ -260,7 +260,7 @@ def total_steps(config: TrainConfig, phases: Sequence[Phase]) -> int:
 
 
 def is_due(phase: Phase, step: int, steps: int) -> bool:
-    """Whether the phase runs in this iteration, counted from 0, of so many."""
+    """Whether the phase runs in iteration `step`, counted from 0, of a training of `steps` iterations."""
     start, stop = (round(share * steps) for share in phase.span)
     return start <= step < stop and step % phase.every == 0
 
