@@ -144,7 +144,7 @@ class RuntimeConfig(StageConfig):
 
 @dataclass(frozen=True, slots=True)
 class OodSet(Strict):
-    """One set of images that are no faces; an entry of `ood` in params.yaml.
+    """One set of images other than faces; an entry of `ood` in params.yaml.
 
     name: by which files, figures and the page call it, [a-z][a-z0-9_]*.
     source: a file name under visage/data/ood; settled here, never "auto".

@@ -11,8 +11,8 @@ Layout of a project's results:
     metrics/cost/train/<run>.json       `TrainingCost`
     metrics/cost/evaluate/<run>.json    `EvaluationCost`
 
-This module imports no PyTorch and knows no model. Titles, units and explanations of the figures are not here: they
-stand in `visage.measures.table`, so that a changed word measures nothing again.
+This module imports no PyTorch and knows no model. Titles, units and explanations of the figures are not here but
+in `visage.measures.table`, so that a changed word measures nothing again.
 """
 
 import dataclasses

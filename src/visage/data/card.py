@@ -15,7 +15,7 @@ class SkippedImage(Strict):
 
 @dataclass(frozen=True, slots=True)
 class ExternalSet(Strict):
-    """A set of images that are no faces, as preprocessing found it.
+    """A set of images other than faces, as preprocessing found it.
 
     name: that of the arrays `<size>/ood/<name>.npy`. title: what the images are, for the page.
     note: where they come from. count: how many there are.

@@ -115,7 +115,7 @@ def _md5(path: Path) -> str:
 
 
 def fetch_set(title: str, urls: Iterable[str], target: Path, md5: str) -> None:
-    """Download the file of a set of images that are no faces from the first of several addresses that works.
+    """Download the file of a set of other images from the first of several addresses that works.
 
     Raises:
         UserError: none does; the message gives every reason, and says what to do by hand.

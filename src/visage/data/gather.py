@@ -1,4 +1,4 @@
-"""Make `data/raw`: draw, find or download the faces and the images that are no faces."""
+"""Make `data/raw`: draw, find or download the faces and the sets of other images."""
 
 import shutil
 from dataclasses import replace

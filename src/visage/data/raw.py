@@ -24,7 +24,7 @@ AGAIN = "run `dvc repro -f download`"
 
 @dataclass(frozen=True, slots=True)
 class RawSet(Strict):
-    """A set of images that are no faces.
+    """A set of images other than faces.
 
     name: by which files and figures call it. source: a file name under visage/data/ood.
     root: absolute where the files are the user's, relative to data/raw where they were drawn or downloaded.

@@ -41,7 +41,7 @@ def _non_finite(faces: FaceMeasures, found: SetScores) -> Tripwire:
 
 
 def _collapses(evaluated: EvaluatedModel, images: EvaluationImages, faces: FaceMeasures) -> list[Tripwire]:
-    """Of the codebook, and of the posterior."""
+    """The verdicts on the codebook and on the posterior."""
     used = codes_used(evaluated, images.test)
     if used is None:
         codebook = tripwires.undefined("codebook_collapse", "the model has no codebook")

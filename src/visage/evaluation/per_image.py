@@ -47,7 +47,7 @@ class FaceMeasures:
     tightened: Tightened | None
 
     def values(self, faces: int, dims: int) -> dict[str, NDArray[np.float64]]:
-        """Everything that is known of the first n of so many faces, for scores.npz; dims: D of an image."""
+        """Everything that scores.npz keeps of the measured faces; faces: how many there are; dims: D of an image."""
         kept = dict(self.errors) | {name: v for name, v in self.special.items() if len(v) == faces}
         if self.likelihood:
             kept["bits_per_dim"] = self.likelihood.bits_per_dim(dims)

@@ -1,4 +1,4 @@
-"""The pictures of one evaluation. Their titles and captions stand in `visage.report`; here are the facts they need."""
+"""The pictures of one evaluation, and the facts that their captions, which are in `visage.report`, need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class PictureFolder:
     def add_pairs(
         self, file: str, above: NDArray[np.uint8], below: NDArray[np.uint8], facts: Facts | None = None
     ) -> None:
-        """Save a grid in which each row of `above`, (N, S, S, 3), stands over the same row of `below`.
+        """Save a grid in which each row of `above`, (N, S, S, 3), is above the same row of `below`.
 
         A last row that is not full is filled up with white.
         """

@@ -19,9 +19,9 @@ LEAST_FACES = 5
 MOST_LATENTS = 64
 """Latent dimensions up to which disentanglement is computed."""
 BINS = 20
-"""Of the histograms behind mutual information (Locatello et al. 2019, arXiv:1811.12359)."""
+"""Bins of the histograms behind mutual information (Locatello et al. 2019, arXiv:1811.12359)."""
 TREES, DEPTH = 10, 8
-"""Of each random forest."""
+"""Trees of each random forest, and their depth."""
 
 
 def disentanglement(
@@ -154,7 +154,7 @@ def sap(
 
 
 def _squared_correlations(codes: Floats, factor: Floats) -> NDArray[np.float64]:
-    """Of each column of codes (n, L) with a factor (n,): (L,), 0 for constant columns."""
+    """Squared correlation of each column of codes (n, L) with a factor (n,): (L,), 0 for constant columns."""
     x, y = codes.astype(np.float64), factor.astype(np.float64)
     constant = np.ptp(x, axis=0) == 0
     x, y = x - x.mean(0), y - y.mean()

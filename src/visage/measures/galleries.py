@@ -10,7 +10,7 @@ def extremes(values: NDArray[np.float64], n: int) -> dict[Place, NDArray[np.intp
     """Positions of n of the finite ones among (N,) values, or of all of them, from each place of their ranking.
 
     worst: the highest, highest first; best: the lowest, lowest first; median: those around the median rank, rising.
-    Equal values stand in their order. Where fewer than 3 n values are finite, places share positions.
+    Equal values keep their order. Where fewer than 3 n values are finite, galleries share positions.
     """
     rising = np.argsort(values, kind="stable")
     rising = rising[np.isfinite(values[rising])]

@@ -15,7 +15,7 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 """(x, y) -> (B,), for images x and their reconstructions y, both (B, 3, S, S) in [-1, 1]."""
 
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
-"""Of SSIM, as in its paper."""
+"""Constants of SSIM, as in its paper."""
 
 
 def mse(x: Tensor, y: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ Features = NDArray[np.float32] | NDArray[np.float64]
 """(n, F), one row an image."""
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-"""Of kernel distances, as in the paper."""
+"""Number and size of the subsets behind a kernel distance, as in the paper."""
 MANIFOLD_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 """k of precision and recall, and of density and coverage, as in the papers."""
 THUMBNAIL = 16
@@ -163,7 +163,7 @@ def mirrored(small: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def nearest(queries: Features, references: Features) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of each query (n, F) the nearest of the references (m, F): Euclidean distance and row, both (n,)."""
+    """The nearest of the references (m, F) to each query (n, F): Euclidean distance and row, both (n,)."""
     from sklearn.neighbors import NearestNeighbors
 
     neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(references)
@@ -189,7 +189,7 @@ class Memorization:
 def nearest_training(
     queries: Features, train: Features, mirrors: Features | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of each query (n, F) the nearest training image: distance and row, both (n,).
+    """The nearest training image to each query (n, F): distance and row, both (n,).
 
     mirrors: the training images (N, F) mirrored, in the same order; the nearer of the two then counts.
     """
@@ -223,7 +223,7 @@ def memorization(
 
 
 def nearest_other(features: Features) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of each image (n, F) the nearest other one: Euclidean distance and row, both (n,)."""
+    """The nearest other image to each image (n, F): Euclidean distance and row, both (n,)."""
     from sklearn.neighbors import NearestNeighbors
 
     neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(features)

@@ -22,8 +22,8 @@ class Measure:
     key: name of the figure in records and in metrics/*.json.
     unit: "" for a number without unit. better: "" where neither direction is better.
     group: the view of the page's table, and the section of docs/measures.md, to which it belongs.
-    headline: whether it stands in the first view of the page's table.
-    ranked: whether numbers of different kinds (exact, bound) stand in one column, so that each carries its kind's mark.
+    headline: whether it is in the first view of the page's table.
+    ranked: whether numbers of different kinds (exact, bound) share a column, so that each carries its kind's mark.
     paired: whether its per-image values are kept, so that runs are compared image by image.
     reference: whether it is a property of the images alone, the same for every model.
     """

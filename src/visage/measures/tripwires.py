@@ -24,8 +24,8 @@ Name = Literal[
 ]
 
 ACTIVE_VARIANCE = 0.01
-"""Of a posterior mean over images: a latent unit above it is active (Burda et al. 2016, section 5.2). The histogram
-there has two well separated modes, and 0.01 between them; it supposes a prior N(0, I)."""
+"""Variance of a posterior mean over images above which a latent unit is active (Burda et al. 2016, section 5.2): it lies
+between the two well separated modes of their histogram. The prior must be N(0, I)."""
 LEAST_ACTIVE = 0.1
 """Share of active units; sound VAEs also leave some units of a generous latent space unused."""
 LEAST_RATE = 1.0
@@ -121,7 +121,7 @@ def codebook_collapse(perplexity: float, codes: int) -> Tripwire:
 
 
 def perplexity(uses: NDArray[np.integer]) -> float:
-    """Exponential of the entropy H, in nats, of codes used so many times, (K,).
+    """Exponential of the entropy, in nats, of how often each of K codes is used; uses: counts, (K,).
 
     K where all are used alike, 1 where only one is, 0 where none is.
     """

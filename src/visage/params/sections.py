@@ -1,4 +1,4 @@
-"""What stands in params.yaml: its sections, their keys, and the types and ranges of their values.
+"""The content of params.yaml: its sections, their keys, and the types and ranges of their values.
 
 The values of `train`, `evaluate`, `attribute_network` and `runtime` are checked later, against the configs that they
 fill (`visage.config`), and so are those of `data.<source>` and of recipes, against the settings of the source or model.

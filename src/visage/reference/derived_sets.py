@@ -14,7 +14,7 @@ from visage.maths.streams import numpy_generator
 GRID = 8
 """Patches on a side of a shuffled face."""
 SIGMA = 2 / 32
-"""Of the blur, as a share of the image's side."""
+"""Standard deviation of the blur, as a share of the image's side."""
 TREMOR = 2.0
 """Standard deviation of the noise on the mean face, in levels."""
 LUMA = (0.299, 0.587, 0.114)
@@ -32,8 +32,8 @@ def derive(
 ) -> dict[str, NDArray[np.uint8]]:
     """Derive every set from (n, S, S, 3) uint8 test faces: name -> (n, S, S, 3) uint8, in the order of the page.
 
-    Image i depends on face i and the seed, not on how many there are, and no set depends on the others. The words about
-    each set stand in `visage.measures.table.SETS`.
+    Image i depends on face i and the seed, not on how many there are, and no set depends on the others.
+    `visage.measures.table.SETS` describes each set.
 
     train_mean, train_std: of each pixel of the training faces, (S, S, 3), in levels, 0 to 255.
 

@@ -45,7 +45,7 @@ class EvaluationImages:
 
     @property
     def attributes(self) -> NDArray[np.uint8]:
-        """Of the test faces that are measured, (n, A) in {0, 1}."""
+        """The attributes of the test faces that are measured, (n, A) in {0, 1}."""
         found: NDArray[np.uint8] = self.faces.attributes[self.rows]
         return found
 

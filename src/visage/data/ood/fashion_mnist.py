@@ -12,7 +12,7 @@ from visage.data.request import Found, Request
 
 TITLE = "Fashion-MNIST"
 MD5 = "bef4ecab320f06d8554ea6380940ec79"
-"""Of the packed file as published."""
+"""MD5 of the packed file as published."""
 
 
 def check(root: str | None) -> None:

@@ -23,7 +23,7 @@ class Source(Protocol):
 
     TITLE: what the faces are, for the page.
     OTHER_IMAGES: the file under visage/data/ood that `source: auto` in `ood` of params.yaml means beside these faces.
-    Settings: a frozen dataclass, derived from `visage.files.Strict`; every field stands in params.yaml.
+    Settings: a frozen dataclass, derived from `visage.files.Strict`; every field is a key of params.yaml.
     """
 
     TITLE: str

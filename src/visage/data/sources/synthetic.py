@@ -31,7 +31,7 @@ from visage.files import Strict, replacing, write_text
 TITLE = "drawn faces, not photographs"
 OTHER_IMAGES = "drawn_clothes"
 QUALITY = 90
-"""Of the JPEG files."""
+"""Quality of the JPEG files."""
 CHUNK = 50
 """Images that a process draws at a time."""
 
