@@ -24,7 +24,7 @@ Name = Literal[
 ]
 
 ACTIVE_VARIANCE = 0.01
-"""Variance of a posterior mean over images above which a latent unit is active (Burda et al. 2016, section 5.2): it lies
+"""Variance of a posterior mean over images above which a latent unit is active (Burda et al. 2016, section 5.2). It is
 between the two well separated modes of their histogram. The prior must be N(0, I)."""
 LEAST_ACTIVE = 0.1
 """Share of active units; sound VAEs also leave some units of a generous latent space unused."""
