@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_models import NO_NETWORK, SIZE, make_images
 
+from tests.small_models import NO_NETWORK, SIZE, make_images
 from visage.attribute_network import make_attribute_networks
 from visage.config import AttributeNetworkConfig, EvaluateConfig, RunConfig, TrainConfig
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import SIZE, Laborious, LinearVAE, Uniform, Versatile
+from visage.evaluation.preview import preview
 
+from tests.small_models import SIZE, Laborious, LinearVAE, Uniform, Versatile
 from visage.data.arrays import load_faces
 from visage.evaluation.evaluate import evaluate
-from visage.evaluation.preview import preview
 from visage.maths.pixels import to_uint8
 
 CPU = torch.device("cpu")

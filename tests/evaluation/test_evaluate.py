@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import (
+from visage.evaluation.records import load_records, model_hash
+from visage.evaluation.suite import SUITE
+
+from tests.small_models import (
     DIMS,
     NO_NETWORK,
     SIZE,
@@ -17,11 +20,8 @@ from small_models import (
     Undecided,
     Uniform,
 )
-
 from visage.errors import UserError
 from visage.evaluation.evaluate import evaluate
-from visage.evaluation.records import load_records, model_hash
-from visage.evaluation.suite import SUITE
 
 CPU = torch.device("cpu")
 PLACES = ("worst", "median", "best")

@@ -4,7 +4,6 @@ from math import comb
 
 import numpy as np
 import pytest
-
 from visage.evaluation.enrichment import (
     adjusted_odds_ratio,
     associations,

@@ -4,11 +4,11 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import polynomial_kernel
-from small_models import make_images
 from torch_fidelity import FeatureExtractorInceptionV3
 
+from tests.small_models import make_images
 from visage.errors import UserError
-from visage.evaluation.quality import (
+from visage.measures.sample_quality import (
     frechet_distance,
     inception_measures,
     kernel_distance,

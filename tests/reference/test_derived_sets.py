@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from visage.evaluation.suite import GRID, SUITE, rare, suite
 
 from visage.measures.intervals import auroc
-from visage.evaluation.suite import GRID, SUITE, rare, suite
 
 SIZE = 32
 MEAN = np.linspace(0, 255, SIZE * SIZE * 3).reshape(SIZE, SIZE, 3)
