@@ -12,7 +12,6 @@ from visage.models.base import Bound, Encodes, GenerativeModel, HasBound, HasLog
 
 SIZE = 16
 DIMS = 3 * SIZE * SIZE
-NO_NETWORK = "there is no network here"
 
 
 def make_images(n, seed, size=SIZE):

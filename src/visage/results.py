@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -387,7 +388,7 @@ class PerImage:
                 arrays = {key: stored[key] for key in stored.files}
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing: {AGAIN}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"{path} cannot be read ({error}): delete it and {AGAIN}") from error
         rows: dict[str, NDArray[np.int64]] = {}
         values: dict[str, NDArray[np.float64]] = {}

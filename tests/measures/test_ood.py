@@ -58,10 +58,10 @@ def test_density_of_states_is_the_mean_of_gaussian_kernels_of_silvermans_width()
     valid = {"nll": rng.normal(3, 0.5, 200), "rate": rng.gamma(2, 10, 200).astype(np.float32)}
     others = {"nll": rng.normal(3, 1, 300), "rate": rng.gamma(3, 10, 300).astype(np.float32)}
     expected = np.zeros(300)
-    for name in valid:
-        centres, values = valid[name].astype(float), others[name].astype(float)[:, None]
-        width = centres.std(ddof=1) * (3 * 200 / 4) ** -0.2
-        expected -= logsumexp(norm.logpdf(values, centres, width), axis=1, b=1 / 200)
+    for name, centres in valid.items():
+        values, width = others[name].astype(float), centres.std(ddof=1, dtype=float) * (3 * 200 / 4) ** -0.2
+        kernels = norm.logpdf(values[:, None], centres.astype(float), width)
+        expected -= logsumexp(kernels, axis=1, b=1 / 200)
     assert DoSE.fit(valid).score(others) == pytest.approx(expected, rel=1e-9)
 
 
