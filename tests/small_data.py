@@ -5,12 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tests.small_models import FACES, GREY, SIZE, make_images
 from visage.attribute_network import About
-from visage.config import EvaluateConfig
+from visage.config import EvaluateConfig, ReferenceConfig
 from visage.data.card import DataCard, ExternalSet
 from visage.files import write_json
+from visage.reference.build import build_reference
 
 NAMES = ["Bald", "Eyeglasses", "Smiling"]
 NO_NETWORK = "there is no network here"
@@ -81,6 +83,13 @@ def write_processed(folder, splits=SPLITS, external=EXTERNAL, names=NAMES, attri
 def write_no_network(folder: Path) -> None:
     """Write `data/attribute_network` as it is where there is nothing to learn."""
     write_json(folder / str(SIZE) / "about.json", asdict(About(NO_NETWORK, [], "", {}, None, 0, 0.0)))
+
+
+def write_data(folder: Path, settings=SETTINGS, **processed) -> None:
+    """Write all of `data`, without a network; processed: as in `write_processed`."""
+    write_processed(folder / "processed", **processed)
+    write_no_network(folder / "attribute_network")
+    build_reference(ReferenceConfig((SIZE,), (LABEL,)), settings, folder, folder / "reference", torch.device("cpu"))
 
 
 def digest(array):

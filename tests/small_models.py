@@ -179,7 +179,17 @@ class Normalised(Small):
         return {"norm": self.norm(x).square().flatten(1).mean(1)}
 
 
-class Versatile(Small):
+class Inpainter(Small):
+    """Hides the first rows of each image, 2 to 5 of them, and fills them in 6 levels too high."""
+
+    def inpaint(self, x, generator):
+        hidden = torch.zeros_like(x[:, :1])
+        for i in range(len(x)):
+            hidden[i, :, : int(torch.randint(2, 6, (1,), generator=generator))] = 1
+        return torch.where(hidden == 1, x + 6 / 127.5, x), hidden
+
+
+class Versatile(Inpainter):
     """Everything that only some models can do, with answers that can be worked out by hand."""
 
     domains = ("not Smiling", "Smiling")
@@ -191,12 +201,6 @@ class Versatile(Small):
 
     def translate(self, x, to):
         return x + (20 if to else -16) / 127.5  # there and back again: 4 levels off
-
-    def inpaint(self, x, generator):
-        hidden = torch.zeros_like(x[:, :1])
-        for i in range(len(x)):
-            hidden[i, :, : int(torch.randint(2, 6, (1,), generator=generator))] = 1
-        return torch.where(hidden == 1, x + 6 / 127.5, x), hidden
 
     def sample_given(self, y, generator):
         return self.sample_guided(y, generator, 0.0)
