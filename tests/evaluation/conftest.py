@@ -1,87 +1,94 @@
-import json
+import dataclasses
+from functools import cache
+from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from small_models import NO_NETWORK, SIZE, make_images
 
+from tests.small_data import LABEL, SETTINGS, write_no_network, write_processed
+from tests.small_models import FACES, GREY, SIZE
 from visage.attribute_network import make_attribute_networks
-from visage.config import AttributeNetworkConfig, EvaluateConfig, RunConfig, TrainConfig
+from visage.config import AttributeNetworkConfig, ReferenceConfig, RunConfig, TrainConfig
+from visage.evaluation.evaluate import evaluate
+from visage.reference.build import build_reference
+from visage.results import PerImage
 
-NAMES = ["Bald", "Eyeglasses", "Smiling"]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def images():
-    return make_images(24, seed=0)
+    return FACES.copy()
 
 
 @pytest.fixture
 def grey_images():
-    return np.repeat(make_images(10, seed=1)[..., :1] // 2, 3, axis=-1)
+    return GREY.copy()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run():
     train = TrainConfig(1, 2, "adam", 0.1, {}, (0.9, 0.99), 0, "constant", 0, 0, 0, 0, False, "fp32", 1, 1)
-    return RunConfig(f"small-{SIZE}-0", "small", SIZE, "demo", 0, "small", {}, train, "")
+    return RunConfig(f"{LABEL}-0", "small", SIZE, "demo", 0, "small", {}, train, "")
 
 
-@pytest.fixture
-def settings():
-    return EvaluateConfig(
-        images=16,
-        ood_images=0,
-        draws=2,
-        network_calls=32,
-        samples=10,
-        gallery=6,
-        bootstrap=100,
-        suite_images=6,
-        importance_draws=2,
-        quality_samples=8,
-        inception=None,
-        seed=5,
-    )
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory):
+    """Folders `data`, without a network that judges samples and with one, without a reference.
+
+    The network is hardly trained: what matters is that it is one and the same function of images.
+    """
+    without, judged = tmp_path_factory.mktemp("without"), tmp_path_factory.mktemp("judged")
+    for folder in (without, judged):
+        write_processed(folder / "processed")
+    write_no_network(without / "attribute_network")
+    config = AttributeNetworkConfig((SIZE,), kimg=0.1, batch_size=8, lr=0.01, seed=0)
+    make_attribute_networks(config, judged / "processed", judged / "attribute_network", CPU)
+    return {False: without, True: judged}
 
 
-@pytest.fixture
-def processed(tmp_path, images, grey_images, run):
-    folder = tmp_path / "processed"
-    (folder / str(SIZE)).mkdir(parents=True)
-    (folder / "labels").mkdir()
-    (folder / "evaluate").mkdir()
-    splits = {"train": make_images(30, seed=2), "valid": make_images(8, seed=3), "test": images}
-    rng = np.random.default_rng(4)
-    for split, array in splits.items():
-        np.save(folder / str(SIZE) / f"{split}.npy", array)
-        np.savez(
-            folder / "labels" / f"{split}.npz",
-            attributes=rng.integers(0, 2, (len(array), len(NAMES))).astype(np.uint8),
-            names=np.array(NAMES),
-            image_id=np.array([f"{i:06}.jpg" for i in range(len(array))]),
-            identity=np.full(len(array), -1, np.int32),
-            factors=np.zeros((len(array), 0), np.float32),
-            factor_names=np.array([], np.str_),
-        )
-    np.save(folder / str(SIZE) / "ood.npy", grey_images)
-    (folder / "evaluate" / f"{run.label}.json").write_text(json.dumps({"data_hash": "abc123"}))
-    return folder
+@pytest.fixture(scope="session")
+def prepared(networks, tmp_path_factory):
+    """A function: settings, and whether there is a network that judges samples -> the folder `data`."""
+
+    @cache
+    def prepare(settings=SETTINGS, judged=False):
+        data = tmp_path_factory.mktemp("data")
+        for name in ("processed", "attribute_network"):
+            (data / name).symlink_to(networks[judged] / name)
+        build_reference(ReferenceConfig((SIZE,), (LABEL,)), settings, data, data / "reference", CPU)
+        return data
+
+    return prepare
 
 
-@pytest.fixture
-def data(processed, run):
-    """The project's data, without a network that judges samples."""
-    folder = processed.parent / "attribute_network"
-    folder.mkdir()
-    (folder / f"{run.label}.json").write_text(json.dumps({"size": SIZE, "weights_hash": "", "why_not": NO_NETWORK}))
-    return processed.parent
+class Measured(NamedTuple):
+    """What an evaluation found, and where it wrote."""
+
+    results: object
+    cost: object
+    out: object
+
+    def find(self, *args, **kwargs):
+        return self.results.find(*args, **kwargs)
+
+    @property
+    def per_image(self):
+        return PerImage.load(self.out / "scores.npz")
+
+    @property
+    def pictures(self):
+        return {picture.file: picture for picture in self.results.pictures}
 
 
-@pytest.fixture
-def judged_data(processed, run):
-    """The same with one, hardly trained: what matters is that it is one and the same function of images."""
-    config = AttributeNetworkConfig((SIZE,), (run.label,), kimg=0.1, batch_size=8, lr=0.01, seed=0)
-    out = processed.parent / "attribute_network"
-    make_attribute_networks(config, processed, out, torch.device("cpu"))
-    return processed.parent
+@pytest.fixture(scope="session")
+def measured(run, prepared, tmp_path_factory):
+    """A function that evaluates a model: settings may be changed by name."""
+
+    def measure(model, judged=False, **changes):
+        settings = dataclasses.replace(SETTINGS, **changes)
+        out = tmp_path_factory.mktemp("out")
+        found = evaluate(model, run, settings, prepared(settings, judged), out, CPU, progress=False)
+        return Measured(found.results, found.cost, out)
+
+    return measure

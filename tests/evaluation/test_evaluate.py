@@ -1,13 +1,15 @@
-import dataclasses
-import json
+"""Whole evaluations of models whose figures can be worked out by hand."""
+
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import (
+
+from tests.small_data import DARK, EXTERNAL, NO_NETWORK, SETTINGS, SPLITS, write_data
+from tests.small_models import (
     DIMS,
-    NO_NETWORK,
     SIZE,
     Brighter,
     Identity,
@@ -17,160 +19,262 @@ from small_models import (
     Undecided,
     Uniform,
 )
-
+from visage.data.arrays import load_card, load_faces
 from visage.errors import UserError
 from visage.evaluation.evaluate import evaluate
-from visage.evaluation.records import load_records, model_hash
-from visage.evaluation.suite import SUITE
+from visage.measures.intervals import auroc
+from visage.measures.ood import average_precision, fpr_at_95_tpr
+from visage.measures.table import MEASURES, SCORES, SETS
+from visage.models.base import CAPABILITIES
+from visage.reference.load import load_reference
+from visage.results import Results, read
+from visage.weights import weights_hash
 
 CPU = torch.device("cpu")
 PLACES = ("worst", "median", "best")
-EXTRA = ["masked_mse", "cycle_mse_a", "cycle_mse_b"]
+DERIVED = [name for name in SETS if name != "rare"]
+ONLY_SOME = ["masked_mse", "cycle_mse_a", "cycle_mse_b"]
 RECONSTRUCTION = ["recon_mse", "psnr", "ssim"]
 LIKELIHOOD = ["bits_per_dim", "bits_per_dim_iw", "iw_gain", "elbo", "distortion", "rate"]
-BOARD = ["ood_auroc", "ood_aupr", "ood_fpr95"]
-SUITE_NAMES = [*SUITE, "rare"]
-SAMPLES = ["fd_attr128", "fd_attr128_floor", "kd_attr128", "precision", "recall", "density", "coverage", "memorization"]
-PIXELS = ["fd_pix64", "memorization_pixels"]
+IN_FEATURES = ["fd_attr128", "kd_attr128", "precision", "recall", "density", "coverage", "memorization"]
 INCEPTION = ["fid", "kid", "inception_score"]
-OBEDIENCE = ["attribute_auroc", "translation_success_a", "translation_success_b"]
-CODES = ["probe_auroc", "probe_pixels", "path_smoothness"]
+CONDITIONING = ["attribute_auroc", "translation_success_a", "translation_success_b"]
 DISENTANGLED = ["mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness"]
-BASELINES = ["grey", "dark", "zeros", "png_large", "png_small", "pixel_gaussian", "pca_error"]
-EVERY = [
-    *RECONSTRUCTION, *LIKELIHOOD, *EXTRA, "inverse_error", *BOARD, *(f"suite/{name}" for name in SUITE_NAMES),
-    *(f"ood_baseline/{name}" for name in BASELINES), *SAMPLES, *PIXELS, *INCEPTION, *OBEDIENCE, *CODES, *DISENTANGLED,
-]  # fmt: skip
-"""What stands in every evaluation, as a figure or as the reason why there is none."""
+OWN_SCORES = ["length", "darkness"]
+MODEL_SCORES = ["nll", "recon", *OWN_SCORES, "typicality", "complexity", "dose", "mahalanobis", "gradient"]
 
 
-@pytest.fixture
-def measured(run, settings, data, tmp_path):
-    def call(model, name="out", **changes):
-        out = tmp_path / name
-        return evaluate(model, run, dataclasses.replace(settings, **changes), data, out, CPU, progress=False), out
-
-    return call
+@pytest.fixture(scope="module")
+def able(measured):
+    """The evaluation of a model that can do almost everything; tests look at it and change nothing."""
+    return measured(LinearVAE())
 
 
-def by_name(result):
-    return {record.name: record for record in result.records}
+@pytest.fixture(scope="module")
+def only_samples(measured):
+    return measured(OnlySamples())
+
+
+def undefined(found):
+    return {record.metric for record in found.results.records if record.value is None and not record.images}
+
+
+def board(found):
+    return {(r.images, r.score): r for r in found.results.records if r.metric == "auroc"}
 
 
 def files(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_model_that_can_do_everything(measured, images, grey_images):
-    result, out = measured(LinearVAE())
-    records = by_name(result)
-    own = ["nll", "recon", "length", "darkness", "typicality", "complexity", "dose", "mahalanobis", "gradient"]
-    assert sorted(records) == sorted(EVERY + [f"ood/{name}" for name in own])
-    assert next(name for name in records if name.startswith("ood/")) == "ood/nll"  # the one that speaks for the model
-    missing = {record.name for record in result.records if record.value is None}
-    without = {*EXTRA, "inverse_error", "suite/rare"}
-    assert missing == {*without, *SAMPLES, *INCEPTION, *OBEDIENCE, "path_smoothness", *DISENTANGLED}
-    assert {records[name].n for name in RECONSTRUCTION + LIKELIHOOD if "iw" not in name} == {16}
-    assert records["ood_auroc"].n == 16 + len(grey_images)
-    assert records["ood_auroc"].value == records["ood/nll"].value
-    assert records["ood_auroc"].note.startswith("score: nll")
-    assert records["bits_per_dim"].kind == "upper_bound"
-    assert records["elbo"].kind == "lower_bound"
-    assert records["elbo"].value == pytest.approx(-records["distortion"].value - records["rate"].value)
-    assert records["bits_per_dim"].value == pytest.approx(-records["elbo"].value / DIMS / np.log(2))
-    assert all(record.ci95[0] <= record.value <= record.ci95[1] for record in result.records if record.ci95)
-    assert {record.data_hash for record in result.records} == {"abc123"}
-    assert records["suite/hflip"].n == 16 + 6
-    assert {records[name].note for name in SAMPLES} == {NO_NETWORK}
-    assert load_records(out / "records.json") == result.records
+def test_every_row_of_the_table_is_recorded(able, only_samples, prepared):
+    """As a figure or as the reason why there is none, once for each metric, set and score."""
+    rows = {measure.key for measure in MEASURES if measure.group != "cost"}
+    reference = {record.metric for record in load_reference(prepared() / "reference", SIZE).about.records}
+    for found in (able, only_samples):
+        recorded = [(r.metric, r.images, r.score) for r in found.results.records]
+        assert len(set(recorded)) == len(recorded)
+        assert {metric for metric, _, _ in recorded} | reference == rows
+        assert {metric for metric, _, _ in recorded} & reference == {"auroc"}
 
-    assert result.metrics["ood_baseline"]["grey"] == 1.0
-    assert result.metrics["recon_mse"] == pytest.approx(records["recon_mse"].value, rel=1e-5)
-    assert {"seconds", "images_per_second", "sample_seconds_per_64", "sample_gflop"} <= set(result.cost)
+
+def test_a_model_that_can_do_everything(able, prepared):
+    assert undefined(able) == {*ONLY_SOME, "inverse_error", *IN_FEATURES, *INCEPTION, *CONDITIONING, "path_smoothness",
+                               *DISENTANGLED}  # fmt: skip
+    assert {able.find(name).n for name in RECONSTRUCTION + LIKELIHOOD if "iw" not in name} == {16}
+    assert able.find("bits_per_dim").kind == "upper_bound"
+    assert able.find("elbo").kind == "lower_bound"
+    elbo = able.find("elbo").value
+    assert elbo == pytest.approx(-able.find("distortion").value - able.find("rate").value)
+    assert able.find("bits_per_dim").value == pytest.approx(-elbo / DIMS / np.log(2))
+    assert all(r.ci95[0] <= r.value <= r.ci95[1] for r in able.results.records if r.ci95)
+    assert {able.find(name).note for name in IN_FEATURES} == {NO_NETWORK}
+    assert able.results.data_hash == load_card(prepared() / "processed").data_hash[str(SIZE)]
+    assert able.results.model_hash == weights_hash(LinearVAE())
+    assert read(able.out / "results.json", Results) == able.results
+    assert able.results.metrics()["recon_mse"] == pytest.approx(able.find("recon_mse").value, rel=1e-5)
+    assert able.cost.sample_seconds_per_64 > 0
+    assert able.cost.sample_gflop == 2 * 4 * DIMS / 1e9
+    assert able.cost.footprint.device == "cpu"
+
+
+def test_abilities_are_all_named_with_the_reason_where_one_is_missing(able, only_samples):
+    for found in (able, only_samples):
+        assert list(found.results.abilities) == [capability.__name__ for capability in CAPABILITIES]
+    assert {name for name, why in able.results.abilities.items() if not why} == {
+        "Samples", "Reconstructs", "Encodes", "Decodes", "HasBound", "ScoresOod"
+    }  # fmt: skip
+    assert able.results.abilities["HasLogProb"] == "bounded, not computed"
+    assert only_samples.results.abilities["Samples"] == ""
+    assert only_samples.results.abilities["Encodes"] == "has no encoder"
+    assert only_samples.results.abilities["Translates"] == "learns one kind of image, not the way between two"
+
+
+# --- other sets of images ---------------------------------------------------------------------------------------------
+
+
+def test_each_score_is_recorded_against_each_set(able):
+    """Equal to what is computed from the per-image values that are stored."""
+    scores, found = able.per_image.scores, board(able)
+    assert (able.results.headline, able.results.default_score) == ("grey", "nll")
+    assert set(MODEL_SCORES) - set(OWN_SCORES) <= SCORES.keys()
+    assert list(scores["test"]) == MODEL_SCORES
+    assert set(found) == {(name, score) for name in (*EXTERNAL, *SETS) for score in MODEL_SCORES}
+    for (name, score), record in found.items():
+        if name == "rare":
+            assert record.note == "the faces are not labelled with Wearing_Hat"
+        elif name in DERIVED and score == "gradient":
+            assert record.kind == "undefined"
+            assert record.note == "this score was not measured on this set"
+        else:
+            assert record.value == auroc(scores["test"][score], scores[name][score]), (name, score)
+            assert record.n == len(scores["test"][score]) + len(scores[name][score])
+    assert {name: found[name, "nll"].n for name in ("grey", "dark", "hflip")} == {"grey": 26, "dark": 23, "hflip": 22}
+
+
+def test_scores_of_derived_sets_have_an_interval_for_the_default_score_alone(able):
+    for (name, score), record in board(able).items():
+        if record.value is not None:
+            assert (record.ci95 is not None) == (name in EXTERNAL or score == "nll"), (name, score)
+
+
+def test_other_summaries_are_those_of_the_default_score_on_the_headline(able):
+    scores = able.per_image.scores
+    for metric, summary in (("aupr", average_precision), ("fpr95", fpr_at_95_tpr)):
+        (record,) = [r for r in able.results.records if r.metric == metric]
+        assert (record.images, record.score) == ("grey", "nll")
+        assert record.value == summary(scores["test"]["nll"], scores["grey"]["nll"])
+    metrics = able.results.metrics()
+    assert metrics["ood_auroc"] == pytest.approx(board(able)["grey", "nll"].value, rel=1e-5)
+    assert metrics["ood"].keys() == set(MODEL_SCORES)
+    assert metrics["sets"].keys() == {"dark", *DERIVED}
+
+
+def test_typicality_and_complexity_follow_from_the_likelihood(able, prepared):
+    scores = able.per_image.scores
+    lengths = load_reference(prepared() / "reference", SIZE).code_lengths
+    usual = scores["valid"]["nll"].mean()
+    for name in ("test", *EXTERNAL, *DERIVED):
+        assert scores[name]["typicality"] == pytest.approx(np.abs(scores[name]["nll"] - usual), abs=1e-12)
+        assert scores[name]["complexity"] == pytest.approx(scores[name]["nll"] - lengths[name], abs=1e-12)
+
+
+def test_rare_faces_are_scored_against_the_others(run, tmp_path):
+    light = {split: images.mean((1, 2, 3)) for split, images in SPLITS.items()}
+    labels = {split: np.stack([x > np.median(x), x < 0], axis=1) for split, x in light.items()}  # hats are light
+    write_data(tmp_path, names=["Wearing_Hat", "Eyeglasses"], attributes=labels)
+    (tmp_path / "out").mkdir()
+    found = evaluate(LinearVAE(), run, SETTINGS, tmp_path, tmp_path / "out", CPU, progress=False).results
+    record = found.find("auroc", "rare", "darkness")
+    assert (record.value, record.n) == (0.0, 16)
+    assert record.note.startswith("Wearing_Hat or Eyeglasses against neither; inverted")
+    assert found.find("auroc", "rare", "gradient").n == 32 * 4 // 9  # as many as can be afforded
 
 
 def test_gradients_are_scored_where_enough_of_them_can_be_afforded(measured):
-    result, out = measured(LinearVAE(), network_calls=9 * 8 // 4)
-    assert by_name(result)["ood/gradient"].n == 8 + 8
-    assert (np.load(out / "scores.npz")["test/gradient"] > 0).all()
-    assert "ood/gradient" not in by_name(measured(LinearVAE(), network_calls=9 * 8 // 4 - 1)[0])
+    found = measured(LinearVAE(), network_calls=9 * 8 // 4)
+    assert board(found)["grey", "gradient"].n == 8 + 8
+    assert (found.per_image.scores["test"]["gradient"] > 0).all()
+    assert not any(score == "gradient" for _, score in board(measured(LinearVAE(), network_calls=9 * 8 // 4 - 1)))
 
 
-def test_its_files(measured, images, grey_images):
-    result, out = measured(LinearVAE())
-    pictures = json.loads((out / "pictures.json").read_text())
-    shapes = {name: (about["columns"], about["rows"]) for name, about in pictures.items()}
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_its_files(able, grey_images):
+    pictures = able.pictures
+    shapes = {name: (picture.columns, picture.rows) for name, picture in pictures.items()}
     assert shapes == {
         "samples.png": (8, 2),
         "reconstructions.png": (8, 2),
         "interpolation.png": (9, 6),
-        "inference.png": (8, 2),
+        "typicality.png": (8, 2),
         "ood_lowest.png": (8, 2),
-        **{
-            f"{place}_{key}.png": (6, rows) for place in PLACES for key, rows in (("recon_mse", 2), ("bits_per_dim", 2))
-        },
+        **{f"{place}_{measure}.png": (6, 2) for place in PLACES for measure in ("recon_mse", "bits_per_dim")},
     }
-    written = ["records", "pictures", "failures", "abilities", "tripwires", "enrichment", "suite"]
-    assert files(out) == {*pictures, "scores.npz", *(f"{name}.json" for name in written)}
+    assert files(able.out) == {*pictures, "scores.npz", "results.json"}
     tile = 96 + 2
     for name, (columns, rows) in shapes.items():
-        assert Image.open(out / name).size == (columns * tile - 2, rows * tile - 2)
-        assert pictures[name]["caption"].endswith(".")
+        assert Image.open(able.out / name).size == (columns * tile - 2, rows * tile - 2)
+    assert {name: picture.facts for name, picture in pictures.items() if picture.facts} == {
+        "samples.png": {"shown": 10},
+        "interpolation.png": {"steps": 8, "ends": "faces"},
+        "typicality.png": {"score": "nll"},
+        "ood_lowest.png": {"shown": 10, "score": "nll", "images": "grey"},
+    }
 
-    scores = np.load(out / "scores.npz")
-    rows = scores["test_index"]
+
+def test_its_per_image_values(able):
+    found = able.per_image
+    rows = found.rows["test"]
+    assert found.rows.keys() == {"test", *EXTERNAL}
     assert len(set(rows.tolist())) == 16
-    assert sorted(scores["ood_index"].tolist()) == list(range(len(grey_images)))
-    assert scores["test/nll"].mean() == pytest.approx(by_name(result)["bits_per_dim"].value)
-    assert scores["ood/recon"].shape == (len(grey_images),)
-    assert scores["ood_baseline/grey"].tolist() == [0.0] * len(grey_images)
+    for name, images in EXTERNAL.items():
+        assert sorted(found.rows[name].tolist()) == list(range(len(images)))
+    assert found.scores.keys() == {"test", "valid", *EXTERNAL, *DERIVED}
+    assert found.values.keys() == {*RECONSTRUCTION, "bits_per_dim", "bits_per_dim_iw"}
+    for name in found.values:
+        assert found.values[name].mean() == pytest.approx(able.find(name).value)
+    assert np.array_equal(found.scores["test"]["nll"], found.values["bits_per_dim"])
+    assert found.scores["dark"]["recon"].shape == (len(DARK),)
 
-    galleries = json.loads((out / "failures.json").read_text())
-    assert [(g["measure"], g["place"]) for g in galleries] == [
+
+def test_galleries_show_the_ends_and_the_middle_of_a_ranking(able, prepared):
+    faces = load_faces("test", SIZE, prepared() / "processed")
+    galleries = able.results.galleries
+    assert [(g.measure, g.place) for g in galleries] == [
         (measure, place) for measure in ("recon_mse", "bits_per_dim") for place in PLACES
     ]
-    failures = galleries[0]
-    worst = np.argsort(-scores["test/recon"])[:6]
-    assert failures["title"] == "reconstruction error"
-    assert [face["row"] for face in failures["faces"]] == rows[worst].tolist()
-    assert [face["value"] for face in failures["faces"]] == scores["test/recon"][worst].tolist()
-    assert [face["image_id"] for face in failures["faces"]] == [f"{row:06}.jpg" for row in rows[worst]]
+    values, rows = able.per_image.values["recon_mse"], able.per_image.rows["test"]
+    worst = np.argsort(-values)[:6]
+    assert (galleries[0].picture, galleries[0].n) == ("worst_recon_mse.png", 16)
+    assert [face.row for face in galleries[0].faces] == rows[worst].tolist()
+    assert [face.value for face in galleries[0].faces] == values[worst].tolist()
+    assert [face.image_id for face in galleries[0].faces] == [f"{row:06}.jpg" for row in rows[worst]]
+    for gallery in galleries:
+        for face in gallery.faces:
+            has = faces.attributes[face.row] == 1
+            assert face.attributes == np.array(faces.names)[has].tolist()
 
 
-def test_the_gallery_names_the_attributes_that_are_set(measured, processed):
-    _, out = measured(LinearVAE())
-    labels = np.load(processed / "labels" / "test.npz")
-    for face in json.loads((out / "failures.json").read_text())[0]["faces"]:
-        assert face["attributes"] == labels["names"][labels["attributes"][face["row"]] == 1].tolist()
+def test_the_attributes_of_the_worst_faces_are_compared(able):
+    assert [(e.measure, e.n, e.worst) for e in able.results.enrichment] == [
+        ("recon_mse", 16, 1),
+        ("bits_per_dim", 16, 1),
+    ]
+    worst = able.results.galleries[0].faces[0]
+    assert {odds.attribute for odds in able.results.enrichment[0].rows if odds.worst_with} == set(worst.attributes)
 
 
 def test_pictures_show_what_they_say(measured, images, grey_images):
-    _, out = measured(LinearVAE(), gallery=3)
-    scores = np.load(out / "scores.npz")
+    found = measured(LinearVAE(), gallery=3)
+    rows, scores = found.per_image.rows, found.per_image.scores
 
     def tile(name, row, column):
-        return np.asarray(Image.open(out / name))[row * 98 : row * 98 + 96 : 6, column * 98 : column * 98 + 96 : 6]
+        return np.asarray(Image.open(found.out / name))[
+            row * 98 : row * 98 + 96 : 6, column * 98 : column * 98 + 96 : 6
+        ]
 
-    rows = scores["test_index"]
-    assert np.array_equal(tile("reconstructions.png", 0, 3), images[rows[3]])
-    assert np.array_equal(tile("worst_recon_mse.png", 0, 0), images[rows[scores["test/recon"].argmax()]])
-    assert np.array_equal(tile("inference.png", 0, 0), images[rows[scores["test/nll"].argmin()]])
-    assert np.array_equal(tile("inference.png", 1, 7), images[rows[scores["test/nll"].argmax()]])
-    assert np.array_equal(tile("ood_lowest.png", 0, 0), grey_images[scores["ood_index"][scores["ood/nll"].argmin()]])
-
-
-def test_the_same_again_gives_the_same_bytes(measured):
-    _, first = measured(LinearVAE(), "first")
-    _, second = measured(LinearVAE(), "second")
-    for name in files(first):
-        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    test = rows["test"]
+    assert np.array_equal(tile("reconstructions.png", 0, 3), images[test[3]])
+    assert np.array_equal(tile("worst_recon_mse.png", 0, 0), images[test[scores["test"]["recon"].argmax()]])
+    assert np.array_equal(tile("typicality.png", 0, 0), images[test[scores["test"]["nll"].argmin()]])
+    assert np.array_equal(tile("typicality.png", 1, 7), images[test[scores["test"]["nll"].argmax()]])
+    assert np.array_equal(tile("ood_lowest.png", 0, 0), grey_images[rows["grey"][scores["grey"]["nll"].argmin()]])
 
 
-def test_a_model_that_only_samples(measured):
-    result, out = measured(OnlySamples())
-    records = by_name(result)
-    assert sorted(records) == sorted(EVERY)
-    without = {record.name: record.note for record in result.records if record.value is None}
+def test_the_same_again_gives_the_same_bytes(able, measured):
+    again = measured(LinearVAE())
+    assert files(able.out) == files(again.out)
+    for name in files(able.out):
+        assert (able.out / name).read_bytes() == (again.out / name).read_bytes(), name
+
+
+# --- models that can do less ------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_only_samples(only_samples):
+    without = {r.metric: r.note for r in only_samples.results.records if r.value is None and not r.images}
     two_kinds = ["cycle_mse_a", "cycle_mse_b", "translation_success_a", "translation_success_b"]
     assert without == {
         **dict.fromkeys(RECONSTRUCTION, "has no encoder"),
@@ -178,83 +282,86 @@ def test_a_model_that_only_samples(measured):
         "masked_mse": "is not trained to fill in hidden parts",
         **dict.fromkeys(two_kinds, "learns one kind of image, not the way between two"),
         "inverse_error": "no exactly invertible map",
-        **dict.fromkeys([*BOARD, *(f"suite/{name}" for name in SUITE_NAMES)], "scores nothing"),
-        **dict.fromkeys(SAMPLES, NO_NETWORK),
+        **dict.fromkeys(IN_FEATURES, NO_NETWORK),
         **dict.fromkeys(INCEPTION, "no Inception weights: name their file in evaluate.inception, or `download`"),
         "attribute_auroc": "learns from images alone and knows no attributes",
         "probe_auroc": "has no encoder",
         "path_smoothness": NO_NETWORK,
         **dict.fromkeys(DISENTANGLED, "the factors behind the faces are known for drawn faces only"),
     }
-    assert "failures.json" not in files(out)
-    assert json.loads((out / "enrichment.json").read_text()) == []
-    abilities = json.loads((out / "abilities.json").read_text())
-    assert abilities["Samples"] == ""
-    assert abilities["Encodes"] == "has no encoder"
-    assert abilities["Translates"] == "learns one kind of image, not the way between two"
-    assert set(result.metrics) == {"ood_baseline", "fd_pix64", "memorization_pixels", "probe_pixels", "tripwires"}
+    others = {(r.metric, r.images): (r.score, r.note) for r in only_samples.results.records if r.images}
+    expected = [*(("auroc", name) for name in (*EXTERNAL, *SETS)), ("aupr", "grey"), ("fpr95", "grey")]
+    assert others == dict.fromkeys(expected, ("", "scores nothing"))
+    results = only_samples.results
+    assert (results.default_score, results.galleries, results.enrichment) == ("", [], [])
+    assert results.metrics().keys() == {"fd_pix64", "memorization_pixels", "tripwires"}
 
 
 def test_a_density_alone(measured):
-    result, out = measured(Uniform())
-    records = by_name(result)
-    assert records["bits_per_dim"].kind == "exact"
-    assert records["bits_per_dim"].value == pytest.approx(8, abs=1e-12)
-    assert "dequantisation" in records["bits_per_dim"].note
-    assert records["elbo"].note == "the model has no variational bound"
-    assert records["ood_auroc"].value == 0.5
-    assert "inverted" not in records["ood_auroc"].note
-    assert json.loads((out / "failures.json").read_text())[0]["title"] == "bits per dimension"
-    assert records["bits_per_dim_iw"].value == pytest.approx(8, abs=1e-12)
-    assert records["iw_gain"].value == pytest.approx(0, abs=1e-12)
-    assert "samples.png" not in files(out)
-    assert "sample_seconds_per_64" not in result.cost
+    found = measured(Uniform())
+    assert found.find("bits_per_dim").kind == "exact"
+    assert found.find("bits_per_dim").value == pytest.approx(8, abs=1e-12)
+    assert "dequantisation" in found.find("bits_per_dim").note
+    assert found.find("elbo").note == "the model has no variational bound"
+    assert found.find("auroc").value == 0.5
+    assert "inverted" not in found.find("auroc").note
+    assert found.results.galleries[0].measure == "bits_per_dim"
+    assert found.find("bits_per_dim_iw").value == pytest.approx(8, abs=1e-12)
+    assert found.find("iw_gain").value == pytest.approx(0, abs=1e-12)
+    assert "samples.png" not in files(found.out)
+    assert found.cost.sample_seconds_per_64 is None
 
 
 def test_a_perfect_autoencoder_has_no_finite_psnr(measured):
-    records = by_name(measured(Identity())[0])
-    assert records["recon_mse"].value == 0
-    assert records["psnr"].kind == "undefined"
-    assert records["psnr"].note.startswith("not finite for 16 of 16 images")
-    assert records["ood_auroc"].note == "score: recon"
+    found = measured(Identity())
+    assert found.find("recon_mse").value == 0
+    assert found.find("psnr").kind == "undefined"
+    assert found.find("psnr").note.startswith("not finite for 16 of 16 images")
+    assert found.results.default_score == "recon"
 
 
 def test_a_known_error(measured):
-    result, _ = measured(Brighter(2))
-    assert result.metrics["recon_mse"] == pytest.approx((2 / 255) ** 2, rel=1e-4)
-    assert result.metrics["psnr"] == pytest.approx(20 * np.log10(127.5), abs=1e-3)
+    found = measured(Brighter(2)).results.metrics()
+    assert found["recon_mse"] == pytest.approx((2 / 255) ** 2, rel=1e-4)
+    assert found["psnr"] == pytest.approx(20 * np.log10(127.5), abs=1e-3)
 
 
 def test_a_broken_likelihood_is_reported_not_raised(measured):
-    result, out = measured(Undecided())
-    records = by_name(result)
-    assert records["bits_per_dim"].kind == "undefined"
-    assert "not finite" in records["bits_per_dim"].note
-    assert "NaN" in records["ood_auroc"].note
-    assert len(json.loads((out / "failures.json").read_text())[0]["faces"]) == 6
-    verdicts = {wire["name"]: wire["verdict"] for wire in json.loads((out / "tripwires.json").read_text())}
-    assert verdicts["non_finite"] == "tripped"
-    assert result.metrics["tripwires"]["non_finite"] == 1
+    found = measured(Undecided())
+    assert found.find("bits_per_dim").kind == "undefined"
+    assert "not finite" in found.find("bits_per_dim").note
+    assert "NaN" in found.find("auroc").note
+    assert found.find("aupr").note == "a score is NaN"
+    assert len(found.results.galleries[0].faces) == 6
+    assert {wire.name: wire.verdict for wire in found.results.tripwires}["non_finite"] == "tripped"
+    assert found.results.metrics()["tripwires"]["non_finite"] == 1
 
 
 def test_all_images_where_none_are_counted(measured, images):
-    result, _ = measured(LinearVAE(), images=0)
-    assert by_name(result)["recon_mse"].n == len(images)
+    assert measured(Identity(), images=0).find("recon_mse").n == len(images)
 
 
-def test_missing_data_is_a_users_error(measured, processed, run):
-    (processed / "evaluate" / f"{run.label}.json").unlink()
-    with pytest.raises(UserError, match=r"small-16\.json is missing: run `dvc repro preprocess`"):
-        measured(LinearVAE())
-    (processed / str(SIZE) / "ood.npy").unlink()
-    with pytest.raises(UserError, match="missing"):
-        measured(LinearVAE())
+def test_missing_data_is_a_users_error(prepared, run, tmp_path):
+    def measure():
+        return evaluate(Identity(), run, SETTINGS, tmp_path, tmp_path, CPU, progress=False)
+
+    with pytest.raises(UserError, match=r"results\.json is missing: run `dvc repro reference`"):
+        measure()
+    shutil.copytree(prepared() / "reference", tmp_path / "reference")
+    with pytest.raises(UserError, match=r"card\.json is missing: run `dvc repro preprocess`"):
+        measure()
+    shutil.copytree(prepared() / "processed", tmp_path / "processed")
+    with pytest.raises(UserError, match=r"about\.json is missing: run `dvc repro attribute_network`"):
+        measure()
+    (tmp_path / "processed" / str(SIZE) / "ood" / "dark.npy").unlink()
+    with pytest.raises(UserError, match=r"dark\.npy is missing"):
+        measure()
 
 
 def test_the_model_is_measured_in_eval_mode(measured):
     expected, given = Normalised().eval(), Normalised().train()
-    result, _ = measured(given)
+    found = measured(given).results
     assert not given.training
     assert torch.equal(given.norm.running_mean, expected.norm.running_mean)
-    assert by_name(result)["ood_auroc"].note.startswith("score: norm")
-    assert by_name(result)["ood_auroc"].model_hash == model_hash(expected)
+    assert found.default_score == "norm"
+    assert found.model_hash == weights_hash(expected)

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_models import LinearVAE, OnlySamples, Small, Versatile
 
+from tests.small_models import LinearVAE, OnlySamples, Small, Versatile
 from visage.attribute_network import load_attribute_network
 from visage.data.arrays import load_faces
 from visage.evaluation import quality

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from visage import params as parameters
-from visage.evaluation.flops import flops_of, flops_per_iteration
+from visage.inference.flops import flops_of, flops_per_iteration
 from visage.models.base import Batch, GenerativeModel, Phase
 from visage.nn.unet import Attention
 from visage.training.outputs import build_model

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from small_models import DIMS, SIZE, FactorisedLogistic, Identity, LinearVAE, OnlySamples, Uniform
 
-from visage.inference.batches import torch_generator
+from tests.small_models import DIMS, SIZE, FactorisedLogistic, Identity, LinearVAE, OnlySamples, Uniform
 from visage.inference.likelihood import importance_weighted, log_likelihood, tightened
-from visage.evaluation.validation import validation_bits_per_dim
+from visage.inference.validation import validation_bits_per_dim
 from visage.maths import noise
 from visage.maths.pixels import dequantize, to_float
+from visage.maths.streams import torch_generator
 
 CPU = torch.device("cpu")
 

@@ -1,10 +1,8 @@
-import json
 import math
 
 import numpy as np
 
-from visage.data.arrays import Faces
-from visage.evaluation.failures import Gallery, extremes, gallery, save_failures
+from visage.measures.galleries import extremes
 
 
 def test_each_place_of_the_ranking_gives_its_own_positions():
@@ -34,30 +32,3 @@ def test_values_that_are_not_finite_have_no_place():
     found = {place: positions.tolist() for place, positions in extremes(values, 5).items()}
     assert found == {"worst": [1, 3], "median": [3, 1], "best": [3, 1]}
     assert not any(len(positions) for positions in extremes(np.array([math.nan]), 5).values())
-
-
-def test_the_file_describes_the_faces_of_every_gallery(tmp_path):
-    faces = Faces(
-        images=np.zeros((3, 1, 1, 3), np.uint8),
-        attributes=np.array([[0, 0], [1, 0], [1, 1]], np.uint8),
-        names=["Bald", "Eyeglasses"],
-        image_id=np.array(["a.jpg", "b.jpg", "c.jpg"]),
-        identity=np.full(3, -1, np.int32),
-        factors=np.zeros((3, 0), np.float32),
-        factor_names=[],
-    )
-    worst = gallery(faces, np.array([2, 0]), np.array([0.5, 0.25]))
-    save_failures(tmp_path / "f.json", [Gallery("recon_mse", "reconstruction error", "1", "worst", "w.png", worst)])
-    assert json.loads((tmp_path / "f.json").read_text()) == [
-        {
-            "measure": "recon_mse",
-            "title": "reconstruction error",
-            "unit": "1",
-            "place": "worst",
-            "picture": "w.png",
-            "faces": [
-                {"row": 2, "image_id": "c.jpg", "value": 0.5, "attributes": ["Bald", "Eyeglasses"]},
-                {"row": 0, "image_id": "a.jpg", "value": 0.25, "attributes": []},
-            ],
-        }
-    ]

@@ -2,93 +2,101 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from small_models import LinearVAE, OnlySamples, Uniform
 
-from visage.inference.batches import choose_rows
-from visage.evaluation.book import Book, metrics
-from visage.evaluation.records import Record, load_records, model_hash, save_records, undefined, why_not
-from visage.models.base import HasBound, HasLogProb, Samples
+from visage.measures.intervals import auroc_interval, mean_interval
+from visage.measures.recorder import Figure, Recorder
+from visage.results import Record
 
 
 @pytest.fixture
-def book():
-    return Book("data", "model", resamples=100, seed=1)
+def recorder():
+    return Recorder(resamples=100, seed=1)
 
 
-def test_records_survive_their_file(tmp_path, book):
-    book.mean("psnr", "dB", "exact", np.linspace(20, 30, 40), "a note")
-    book.missing("ssim", "1", "no encoder")
-    save_records(tmp_path / "records.json", book.records)
-    assert load_records(tmp_path / "records.json") == book.records
-    assert book.records[1] == undefined("ssim", "1", "no encoder", data_hash="data", model_hash="model")
-    assert book.records[1].value is None
-    assert book.records[1].kind == "undefined"
+def test_records_stand_in_the_order_in_which_they_were_added(recorder):
+    recorder.mean("psnr", "exact", np.linspace(20, 30, 40), "a note")
+    recorder.missing("ssim", "no encoder")
+    recorder.auroc("other", "nll", np.zeros(40), np.ones(30))
+    recorder.estimates({"fid": Figure(3.0, 8), "kid": Figure(0.5, 8, (0.25, 0.75), "a note")})
+    mean, missing, auroc, fid, kid = recorder.records
+    assert (mean.metric, mean.kind, mean.n, mean.note) == ("psnr", "exact", 40, "a note")
+    assert mean.value == pytest.approx(25)
+    assert mean.ci95[0] < 25 < mean.ci95[1]
+    assert missing == Record("ssim", "undefined", note="no encoder")
+    assert (auroc.metric, auroc.images, auroc.score, auroc.value, auroc.n) == ("auroc", "other", "nll", 1.0, 70)
+    assert fid == Record("fid", "estimate", 3.0, 8)
+    assert kid == Record("kid", "estimate", 0.5, 8, (0.25, 0.75), "a note")
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "ci95", "note"),
-    [(None, "exact", None, "why"), (1.0, "undefined", None, "why"), (None, "undefined", None, "")]
-    + [(bad, "exact", None, "") for bad in (math.nan, math.inf)]
-    + [(1.0, "exact", (0.0, math.inf), "")],
+    "add",
+    [
+        lambda recorder: recorder.mean("beauty", "exact", np.ones(3)),
+        lambda recorder: recorder.missing("beauty", "no eyes"),
+        lambda recorder: recorder.figure("beauty", "exact", 1.0, 3),
+        lambda recorder: recorder.estimates({"beauty": Figure(1.0, 3)}),
+    ],
 )
-def test_a_record_that_says_nothing_is_refused(value, kind, ci95, note):
-    with pytest.raises(ValueError, match="record x"):
-        Record("x", value, "1", kind, 1, ci95, note, "", "")
+def test_a_metric_without_a_row_in_the_table_is_refused(recorder, add):
+    with pytest.raises(LookupError, match=r"beauty has no row in visage/measures/table\.py"):
+        add(recorder)
+    assert recorder.records == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_mean_that_is_not_finite_is_undefined_and_says_why(book, bad):
-    book.mean("psnr", "dB", "exact", np.array([bad, *range(39)], np.float64), "8-bit")
-    assert book.records[0].kind == "undefined"
-    assert book.records[0].note == "not finite for 1 of 40 images; 8-bit"
+def test_a_mean_that_is_not_finite_is_undefined_and_says_why(recorder, bad):
+    recorder.mean("psnr", "exact", np.array([bad, *range(39)], np.float64), "8-bit")
+    recorder.mean("ssim", "exact", np.array([bad, 1.0]))
+    assert recorder.records[0] == Record("psnr", "undefined", note="not finite for 1 of 40 images; 8-bit")
+    assert recorder.records[1].note == "not finite for 1 of 2 images"
 
 
-def test_scores_that_are_nan_are_undefined_and_infinite_ones_are_not(book):
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_figure_that_is_not_finite_is_undefined_and_keeps_its_place(recorder, bad):
+    recorder.figure("aupr", "exact", bad, 7, note="why", images="other", score="nll")
+    recorder.figure("fid", "exact", bad, 7)
+    assert recorder.records == [
+        Record("aupr", "undefined", note="not finite; why", images="other", score="nll"),
+        Record("fid", "undefined", note="not finite"),
+    ]
+
+
+def test_scores_that_are_nan_are_undefined_and_infinite_ones_are_not(recorder):
     test, ood = np.zeros(40), np.ones(30)
-    book.auroc("ood/a", test, np.where(np.arange(30) == 4, math.nan, ood))
-    book.auroc("ood/b", test, np.full(30, math.inf))
-    assert book.records[0].note == "the score is NaN for 1 of 70 images"
-    assert book.records[1].value == 1.0
-    assert book.records[1].n == 70
+    recorder.auroc("other", "a", test, np.where(np.arange(30) == 4, math.nan, ood))
+    recorder.auroc("other", "b", test, np.full(30, math.inf))
+    expected = Record("auroc", "undefined", note="the score is NaN for 1 of 70 images", images="other", score="a")
+    assert recorder.records[0] == expected
+    assert recorder.records[1].value == 1.0
+    assert recorder.records[1].n == 70
 
 
-def test_only_a_score_that_is_surely_below_one_half_is_inverted(book):
+def test_only_a_score_that_is_surely_below_one_half_is_inverted(recorder):
     rng = np.random.default_rng(0)
-    book.auroc("a", rng.normal(2, 1, 40), rng.normal(0, 1, 30), "score: nll")
-    book.auroc("b", rng.normal(0.1, 1, 40), rng.normal(0, 1, 30))
-    book.auroc("c", np.zeros(40), np.zeros(30))
-    assert book.records[0].value < 0.2
-    assert book.records[0].note.startswith("score: nll; inverted")
-    assert all("inverted" not in record.note for record in book.records[1:])
+    recorder.auroc("other", "a", rng.normal(2, 1, 40), rng.normal(0, 1, 30), "hat or glasses")
+    recorder.auroc("other", "b", rng.normal(0.1, 1, 40), rng.normal(0, 1, 30))
+    recorder.auroc("other", "c", np.zeros(40), np.zeros(30))
+    recorder.auroc("other", "d", np.ones(40), np.zeros(30), stream=None)  # without an interval nothing is sure
+    assert recorder.records[0].value < 0.2
+    assert recorder.records[0].note.startswith("hat or glasses; inverted")
+    assert all("inverted" not in record.note for record in recorder.records[1:])
+    assert recorder.records[3].ci95 is None
 
 
-def test_metrics_are_the_defined_figures_in_groups(book):
-    book.mean("psnr", "dB", "exact", np.full(40, 22.123456789))
-    book.missing("ssim", "1", "no encoder")
-    book.auroc("ood/kl", np.zeros(40), np.ones(30))
-    assert metrics(book.records) == {"psnr": 22.1235, "ood": {"kl": 1.0}}
-
-
-def test_a_missing_capability_is_explained_by_the_model():
-    assert why_not(OnlySamples(), HasBound, otherwise="-") == "defines no density"
-    assert why_not(LinearVAE(), Samples, HasLogProb, otherwise="-") == "bounded, not computed"
-    assert why_not(Uniform(), HasBound, otherwise="no bound") == "no bound"
-
-
-def test_the_model_hash_is_that_of_the_weights():
-    model = LinearVAE()
-    before = model_hash(model)
-    assert model_hash(LinearVAE()) == before
-    with torch.no_grad():
-        model.weight[0] += 1e-6
-    assert model_hash(model) != before
-
-
-def test_rows_are_fixed_and_fewer_are_the_first_of_more():
-    ten, five, all_ = (choose_rows(40, n, 0, "test rows") for n in (10, 5, 0))
-    assert ten[:5].tolist() == five.tolist()
-    assert sorted(all_.tolist()) == list(range(40))
-    assert choose_rows(40, 99, 0, "test rows").tolist() == all_.tolist()
-    assert choose_rows(40, 0, 1, "test rows").tolist() != all_.tolist()
-    assert choose_rows(40, 0, 0, "ood rows").tolist() != all_.tolist()
+def test_figures_of_equally_many_images_share_their_resamples(recorder):
+    rng = np.random.default_rng(0)
+    test, ood = rng.normal(size=40), rng.normal(1, 1, size=30)
+    recorder.mean("psnr", "exact", test)
+    recorder.auroc("other", "a", test, ood)
+    recorder.auroc("blur", "a", test, ood, stream="suite")
+    faces, others, derived = recorder.counts("test", 40), recorder.counts("ood", 30), recorder.counts("suite", 30)
+    assert recorder.records[0].ci95 == mean_interval(test, faces)
+    assert recorder.records[1].ci95 == auroc_interval(test, ood, faces, others)
+    assert recorder.records[2].ci95 == auroc_interval(test, ood, faces, derived)
+    assert recorder.records[1].ci95 != recorder.records[2].ci95
+    again = Recorder(resamples=100, seed=1)
+    again.auroc("other", "a", test, ood)  # whatever was recorded before
+    assert again.records[0] == recorder.records[1]
+    changed = Recorder(resamples=100, seed=2)
+    changed.auroc("other", "a", test, ood)
+    assert changed.records[0].ci95 != again.records[0].ci95

@@ -4,11 +4,12 @@ import torch
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import polynomial_kernel
-from small_models import make_images
 from torch_fidelity import FeatureExtractorInceptionV3
 
+from tests.small_models import make_images
 from visage.errors import UserError
-from visage.evaluation.quality import (
+from visage.measures.sample_quality import (
+    feature_figures,
     frechet_distance,
     inception_measures,
     kernel_distance,
@@ -18,6 +19,7 @@ from visage.evaluation.quality import (
     near_duplicates,
     nearest,
     nearest_other,
+    nearest_training,
     pixel_distance,
     thumbnails,
 )
@@ -34,6 +36,17 @@ def whitened(n, d, seed):
     x = normal(n, d, seed)
     x -= x.mean(0)
     return x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
+
+
+def frechet_distance_of_few(a, b):
+    """The same where features outnumber images, by singular values of a small matrix.
+
+    tr (S1 S2)^(1/2) is the sum of singular values of the product of the factors of S1 and S2.
+    """
+    a, b = a.astype(float), b.astype(float)
+    centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    cross = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + sum((x**2).sum() for x in centred) - 2 * cross
 
 
 def test_frechet_distance_of_isotropic_gaussians():
@@ -57,11 +70,7 @@ def test_frechet_distance_where_features_are_dead_or_outnumber_images():
     dead = np.zeros((30, 40))
     assert frechet_distance(np.hstack([a, dead]), np.hstack([b, dead])) == pytest.approx(frechet_distance(a, b))
     a, b = normal(20, 64, 0), 2 * normal(20, 64, 1) + 1
-    centred = [(x - x.mean(0)) / np.sqrt(19) for x in (a, b)]
-    # tr (S1 S2)^(1/2) is the sum of singular values of the product of the factors of S1 and S2
-    cross = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + sum((x**2).sum() for x in centred) - 2 * cross
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance_of_few(a, b), rel=1e-6)
 
 
 def test_the_bias_of_the_frechet_distance():
@@ -151,27 +160,47 @@ def test_nearest_neighbours():
 
 def test_memorization_finds_copies_and_nothing_in_fresh_draws():
     train, test, fresh = (normal(n, 8, seed) for n, seed in ((400, 0), (200, 1), (200, 2)))
-    found = memorization(fresh, test, train)
+    usual, rows = nearest_training(test, train)
+    assert rows.tolist() == cdist(test, train).argmin(1).tolist()
+    found = memorization(fresh, usual, train)
     assert found.ratio == pytest.approx(1, abs=0.1)
     assert found.p_value > 0.01
     chosen = np.random.default_rng(3).permutation(400)[:100]
-    found = memorization(train[chosen] + 0.01 * normal(100, 8, 4), test, train)
+    found = memorization(train[chosen] + 0.01 * normal(100, 8, 4), usual, train)
     assert found.ratio < 0.1
     assert found.p_value < 1e-10
     assert found.indices.tolist() == chosen.tolist()
-    assert memorization(3 * fresh, test, train).p_value > 0.99  # far from training images is no copying
+    assert memorization(3 * fresh, usual, train).p_value > 0.99  # far from training images is no copying
     with pytest.raises(ValueError, match="are training images"):
-        memorization(fresh, train[:9], train)
+        memorization(fresh, nearest_training(train[:9], train)[0], train)
 
 
 def test_memorization_of_mirrored_images():
     train, test = make_images(40, seed=0), make_images(20, seed=1)
-    known = thumbnails(train)
+    known, faces = thumbnails(train), thumbnails(test)
     copies = thumbnails(train[5:15, :, ::-1])
-    found = memorization(copies, thumbnails(test), known, mirrored(known))
+    usual, _ = nearest_training(faces, known, mirrored(known))
+    found = memorization(copies, usual, known, mirrored(known))
     assert found.ratio < 1e-5
     assert found.indices.tolist() == list(range(5, 15))
-    assert memorization(copies, thumbnails(test), known).ratio > 0.1
+    assert memorization(copies, nearest_training(faces, known)[0], known).ratio > 0.1
+    assert (usual <= nearest_training(faces, known)[0]).all()
+
+
+def test_figures_of_features_compare_equally_many_neighbours():
+    real, fake = normal(40, 6, 0), normal(30, 6, 1) + 0.5
+    found = feature_figures(real, fake, seed=3, network="the network")
+    assert found["fd_attr128"].value == frechet_distance(real, fake)
+    low, high = found["fd_attr128"].ci95
+    assert low < found["fd_attr128"].value == pytest.approx((low + high) / 2)
+    assert found["kd_attr128"].value == 1000 * kernel_distance(real, fake, seed=3)[0]
+    neighbours = manifold_measures(real[:30], fake)
+    assert {name: found[name].value for name in neighbours} == neighbours
+    assert {figure.n for figure in found.values()} == {30}
+    assert all("the network" in found[name].note for name in ("fd_attr128", *neighbours))
+    few = feature_figures(real[:20], fake, seed=3, network="")
+    assert few["coverage"].value == manifold_measures(real[:20], fake[:20])["coverage"]
+    assert few["coverage"].n == 20
 
 
 def test_near_duplicates():
@@ -242,7 +271,7 @@ def test_inception_measures_are_those_of_its_features(inception):
     found = inception_measures(images[real], images[fake], path, CPU)
     with torch.no_grad():
         features = extractor(torch.from_numpy(images).permute(0, 3, 1, 2))[0].numpy()
-    assert found["fid"] == pytest.approx(frechet_distance(features[real], features[fake]), rel=1e-4)
+    assert found["fid"] == pytest.approx(frechet_distance_of_few(features[real], features[fake]), rel=1e-4)
     expected, _ = kernel_distance(features[fake], features[real], seed=2020)
     assert found["kid"] == pytest.approx(expected, rel=0.01)  # torch-fidelity computes it in single precision
     assert found["inception_score"] == 1  # four parts of one sample each: no sample differs from its part

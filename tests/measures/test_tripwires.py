@@ -1,10 +1,9 @@
-import json
 import math
 
 import numpy as np
 import pytest
 
-from visage.evaluation.tripwires import (
+from visage.measures.tripwires import (
     HALF_STEP,
     active_units,
     codebook_collapse,
@@ -14,10 +13,9 @@ from visage.evaluation.tripwires import (
     perplexity,
     posterior_collapse,
     round_trip,
-    save_tripwires,
-    tripwire_metrics,
     undefined,
 )
+from visage.results import Tripwire
 
 
 def test_non_finite_counts_and_says_where():
@@ -138,16 +136,7 @@ def test_the_limit_of_a_round_trip_is_where_8_bit_values_change():
     assert (round_trip(math.inf).verdict, round_trip(math.inf).value) == ("tripped", None)
 
 
-def test_files_hold_every_wire_and_metrics_the_defined_ones(tmp_path):
-    wires = [round_trip(math.nan), mode_collapse(0.0, 0.9), undefined("codebook_collapse", "has no codebook")]
-    save_tripwires(tmp_path / "t.json", wires)
-    written = json.loads((tmp_path / "t.json").read_text())
-    assert [wire["verdict"] for wire in written] == ["tripped", "ok", "undefined"]
-    assert written[2] == {
-        "name": "codebook_collapse",
-        "verdict": "undefined",
-        "value": None,
-        "limit": None,
-        "text": "has no codebook",
-    }
-    assert tripwire_metrics(wires) == {"tripwires": {"round_trip": 1, "mode_collapse": 0}}
+def test_a_wire_that_does_not_apply_says_why():
+    assert undefined("codebook_collapse", "has no codebook") == Tripwire(
+        "codebook_collapse", "undefined", "has no codebook"
+    )

@@ -3,7 +3,9 @@ import pytest
 from PIL import Image
 
 from visage.measures.intervals import auroc
-from visage.evaluation.suite import GRID, SUITE, rare, suite
+from visage.measures.table import SETS
+from visage.reference.build import RARE_SET
+from visage.reference.derived_sets import GRID, derive
 
 SIZE = 32
 MEAN = np.linspace(0, 255, SIZE * SIZE * 3).reshape(SIZE, SIZE, 3)
@@ -20,13 +22,13 @@ def faces():
     return images
 
 
-def made(images, seed=0, mean=MEAN, std=STD):
-    return suite(images, train_mean=mean, train_std=std, seed=seed)
+def derived(images, seed=0, mean=MEAN, std=STD):
+    return derive(images, train_mean=mean, train_std=std, seed=seed)
 
 
 @pytest.fixture(scope="module")
 def sets(faces):
-    return made(faces)
+    return derived(faces)
 
 
 def histogram(images):
@@ -35,22 +37,23 @@ def histogram(images):
 
 
 def test_every_set_is_there_with_its_words(sets, faces):
-    assert list(sets) == list(SUITE)
+    assert [*sets, RARE_SET] == list(SETS)
     for name, images in sets.items():
         assert (images.dtype, images.shape) == (faces.dtype, faces.shape), name
         assert images.flags.c_contiguous, name
         assert not np.shares_memory(images, faces), name
-        assert SUITE[name].title, name
-        assert SUITE[name].isolates, name
+    for name, words in SETS.items():
+        assert words.title, name
+        assert words.isolates, name
 
 
 def test_an_image_does_not_depend_on_how_many_there_are(sets, faces):
-    for name, images in made(faces[:7]).items():
+    for name, images in derived(faces[:7]).items():
         assert (images == sets[name][:7]).all(), name
 
 
 def test_another_seed_changes_what_is_random_alone(sets, faces):
-    changed = {name for name, images in made(faces, seed=1).items() if (images != sets[name]).any()}
+    changed = {name for name, images in derived(faces, seed=1).items() if (images != sets[name]).any()}
     assert changed == {"constant", "mean_face", "noise", "pixel_noise", "shuffled"}
 
 
@@ -58,7 +61,7 @@ def test_a_mirrored_image_has_the_same_statistics(sets, faces):
     energy = [(images.astype(np.int64) ** 2).sum((1, 2, 3)) for images in (faces, sets["hflip"])]
     assert auroc(*energy) == 0.5
     assert (sets["hflip"][:, :, 0] == faces[:, :, -1]).all()
-    assert (made(sets["hflip"])["hflip"] == faces).all()
+    assert (derived(sets["hflip"])["hflip"] == faces).all()
 
 
 def test_upside_down_and_shuffled_keep_every_value(sets, faces):
@@ -75,7 +78,7 @@ def test_shuffling_moves_whole_patches_to_every_place(size):
     within = np.tile(np.arange(side**2, dtype=np.uint8).reshape(side, side), (GRID, GRID))
     image = np.stack([number, within, 100 + number], axis=-1)
     shape = (size, size, 3)
-    found = made(np.repeat(image[None], 600, axis=0), mean=np.zeros(shape), std=np.zeros(shape))["shuffled"]
+    found = derived(np.repeat(image[None], 600, axis=0), mean=np.zeros(shape), std=np.zeros(shape))["shuffled"]
     assert (found[..., 1] == within).all()
     assert (found[..., 2] == found[..., 0] + 100).all()
     order = found[:, ::side, ::side, 0].reshape(600, -1)
@@ -94,7 +97,7 @@ def test_grey_faces_have_the_luma_of_pillow_and_no_colour(sets, faces):
 def test_swapping_and_negating_twice_is_nothing(sets, faces):
     for name in ("bgr", "inverted", "vflip"):
         assert (sets[name] != faces).any(), name
-        assert (made(sets[name])[name] == faces).all(), name
+        assert (derived(sets[name])[name] == faces).all(), name
     assert (sets["bgr"][..., 0] == faces[..., 2]).all()
     assert (sets["inverted"].astype(int) + faces == 255).all()
 
@@ -102,7 +105,7 @@ def test_swapping_and_negating_twice_is_nothing(sets, faces):
 def test_contrast_around_mid_grey():
     levels = np.zeros((1, SIZE, SIZE, 3), np.uint8)
     levels[0, 0, :5, 0] = (0, 42, 127, 213, 255)
-    found = made(levels)
+    found = derived(levels)
     assert found["low_contrast"][0, 0, :5, 0].tolist() == [89, 102, 127, 153, 166]
     assert found["high_contrast"][0, 0, :5, 0].tolist() == [0, 0, 127, 255, 255]
 
@@ -113,11 +116,11 @@ def test_the_blur_is_a_gaussian_of_two_pixels_at_32_and_keeps_the_mean(sets, fac
     point[0, 16] = 255  # a line: its profile is one-dimensional
     t = np.arange(-16, 16)
     expected = 255 * np.exp(-(t**2) / 8) / (2 * (2 * np.pi) ** 0.5)
-    assert made(point)["blur"][0, :, 3, 1] == pytest.approx(expected, abs=0.6)
+    assert derived(point)["blur"][0, :, 3, 1] == pytest.approx(expected, abs=0.6)
     large = np.zeros((1, 2 * SIZE, 2 * SIZE, 3), np.uint8)
     large[0, 32:34] = 255
     shape = large.shape[1:]
-    found = made(large, mean=np.zeros(shape), std=np.zeros(shape))["blur"]
+    found = derived(large, mean=np.zeros(shape), std=np.zeros(shape))["blur"]
     assert found[0, 1::2, 3, 1].max() == pytest.approx(expected.max(), abs=2)
 
 
@@ -137,7 +140,7 @@ def test_noise_is_uniform_over_all_values(sets):
 def test_noise_around_the_mean_has_the_deviation_of_each_pixel(faces):
     mean, std = np.full_like(MEAN, 100.0), np.full_like(MEAN, 5.0)
     mean[:, :16], std[:, :16] = 150.0, 20.0
-    found = made(faces, mean=mean, std=std)
+    found = derived(faces, mean=mean, std=std)
     for half, centre, deviation in ((slice(0, 16), 150, 20), (slice(16, 32), 100, 5)):
         for name, expected in (("pixel_noise", deviation), ("mean_face", 2)):
             values = found[name][:, :, half].astype(float)
@@ -147,7 +150,7 @@ def test_noise_around_the_mean_has_the_deviation_of_each_pixel(faces):
 
 
 def test_values_beyond_the_range_are_clipped_not_wrapped(faces):
-    found = made(faces, mean=np.full_like(MEAN, 255.0), std=np.full_like(MEAN, 50.0))
+    found = derived(faces, mean=np.full_like(MEAN, 255.0), std=np.full_like(MEAN, 50.0))
     assert found["mean_face"].min() > 200
     assert found["pixel_noise"].mean() > 200
 
@@ -155,16 +158,4 @@ def test_values_beyond_the_range_are_clipped_not_wrapped(faces):
 def test_a_size_without_whole_patches_is_refused():
     images = np.zeros((2, 20, 20, 3), np.uint8)
     with pytest.raises(ValueError, match="size 20: patches need a multiple of 8"):
-        made(images, mean=np.zeros((20, 20, 3)), std=np.zeros((20, 20, 3)))
-
-
-def test_rare_faces_have_any_of_the_attributes():
-    names = ["Wearing_Hat", "Smiling", "Eyeglasses"]
-    attributes = np.array([[0, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]], np.uint8)
-    assert rare(attributes, names).tolist() == [False, True, True, True, False]
-    assert rare(attributes, names, ("Smiling",)).tolist() == [True, False, True, True, False]
-
-
-def test_faces_without_these_labels_cannot_be_told_apart():
-    with pytest.raises(LookupError, match=r"not labelled with Wearing_Hat \(only with: Bald, Eyeglasses\)"):
-        rare(np.zeros((2, 2), np.uint8), ["Bald", "Eyeglasses"])
+        derived(images, mean=np.zeros((20, 20, 3)), std=np.zeros((20, 20, 3)))

@@ -5,6 +5,7 @@ score that then ranks the other images as more face-like than faces is shown as 
 arXiv:1810.09136), never with its sign changed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -119,10 +120,12 @@ class DoSE:
         total = np.zeros(len(next(iter(statistics.values()))))
         for name, density in self.densities.items():
             values = statistics[name].astype(np.float64)
+            logs = np.where(np.isnan(values), math.nan, LEAST_LOG_DENSITY)
+            finite = np.isfinite(values)
             with np.errstate(over="ignore", invalid="ignore"):
-                logs = density.logpdf(values)
-            far = ~(logs > LEAST_LOG_DENSITY) & ~np.isnan(values)  # logpdf is NaN where every kernel is 0
-            total -= np.where(far, LEAST_LOG_DENSITY, logs)
+                found = density.logpdf(values[finite])
+            logs[finite] = np.where(found > LEAST_LOG_DENSITY, found, LEAST_LOG_DENSITY)  # NaN where every kernel is 0
+            total -= logs
         return total
 
 

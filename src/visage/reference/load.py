@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def load_reference(folder: Path, size: int) -> LoadedReference:
             thumbnails=_arrays(home / "thumbnails.npz"),
             train_thumbnails=np.load(home / "train_thumbnails.npy", mmap_mode="r", allow_pickle=False),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"{home} is incomplete ({error}): run `dvc repro -f reference`") from error
 
 
