@@ -58,7 +58,7 @@ def place(mistake: Mistake, root: Path = ROOT) -> Path:
 def recipes_of(model: str) -> list[str]:
     """The recipes that use the model's file."""
     recipes = YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]
-    return [name for name, recipe in recipes.items() if recipe["model"] == model]
+    return [name for name, recipe in recipes.items() if recipe.get("file", name) == model]
 
 
 def seen_by(copy: Path, mistake: Mistake) -> str:

@@ -319,14 +319,14 @@ def test_all_noise_comes_from_the_generator(config):
         assert phase.loss(batch(8), step(seed=8))[0].item() != one
 
 
-def test_recipes_train_as_the_papers_say(shipped):
+def test_recipes_train_as_the_papers_say(run_config):
     for scale in ("demo", "full"):
-        clip, penalty = (getattr(shipped.recipes[name], scale) for name in ("wgan", "wgan_gp"))
-        assert clip.model["constraint"] == "clip"
-        assert clip.train["optimizer"] == "rmsprop"  # without momentum
-        assert penalty.model["constraint"] == "penalty"
-        assert penalty.train["betas"][0] == 0
-        assert penalty.model["norm"] != "batch"
+        clip, penalty = (run_config(recipe, 32, scale) for recipe in ("wgan", "wgan_gp"))
+        assert clip.settings["constraint"] == "clip"
+        assert clip.train.optimizer == "rmsprop"  # without momentum
+        assert penalty.settings["constraint"] == "penalty"
+        assert penalty.train.betas[0] == 0
+        assert penalty.settings["norm"] != "batch"
 
 
 # --- Capabilities
