@@ -114,6 +114,7 @@ def per_image() -> PerImage:
 def _write_training(folder: Path, config: RunConfig) -> None:
     training = Training(
         version=VERSION,
+        key=config.key(CARD),
         config=config,
         parameters=Parameters(total=7, players={"autoencoder": 7}),
         steps=STEPS[-1],
