@@ -34,7 +34,8 @@ def disentanglement(
     """All scores of how far each latent dimension stands for one factor, and each factor for one latent dimension.
 
     Factors that do not vary among training or test faces, and categorical ones of which a class has fewer than
-    `LEAST_FACES` faces in either, are left out. None where codes have more than `MOST_LATENTS` dimensions, or no factor is left.
+    `LEAST_FACES` faces in either, are left out. None where codes have more than `MOST_LATENTS` dimensions, or no factor
+    is left.
 
     train_codes (n, L), test_codes (m, L); train_factors (n, K), test_factors (m, K): column k is categorical[k].
     Returns mig, sap, dci_disentanglement, dci_completeness and dci_informativeness, each in [0, 1], higher is better.
