@@ -1,5 +1,5 @@
 import dataclasses
-import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 from visage.attribute_network import (
     FEATURES,
     NO_ATTRIBUTES,
+    About,
     AttributeNetwork,
-    Referee,
+    TrainedAttributeNetwork,
     load_attribute_network,
     make_attribute_networks,
     train_attribute_network,
@@ -20,8 +21,9 @@ from visage.attribute_network import (
 from visage.config import AttributeNetworkConfig
 from visage.data.arrays import Faces, load_faces
 from visage.errors import UserError
+from visage.files import read_typed
 from visage.inference.batches import batches
-from visage.evaluation.records import model_hash
+from visage.weights import weights_hash
 
 CPU = torch.device("cpu")
 NAMES = ["Constant", "Bright", "Coin", "Never"]
@@ -62,7 +64,7 @@ def save(split, part, folder):
 
 
 def config(**changes):
-    settings = {"sizes": (SIZE,), "runs": ("vae-16", "wgan_gp-16", "vae-32"), "kimg": 0.64, "batch_size": 16}
+    settings = {"sizes": (SIZE,), "kimg": 0.64, "batch_size": 16}
     return AttributeNetworkConfig(**(settings | {"lr": 0.01, "seed": 0} | changes))
 
 
@@ -108,12 +110,14 @@ def test_training_tells_what_can_be_told_and_no_more():
 def test_the_seed_decides_the_network_and_nothing_else_does():
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    first = model_hash(train(kimg=0.1))
+    first = weights_hash(train(kimg=0.1))
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
-    assert model_hash(train(kimg=0.1)) == first
-    assert model_hash(train(kimg=0.1, seed=1)) != first
-    assert model_hash(train(kimg=0.1, batch_size=1000)) == model_hash(train(kimg=0.1, batch_size=64))  # all there are
+    assert weights_hash(train(kimg=0.1)) == first
+    assert weights_hash(train(kimg=0.1, seed=1)) != first
+    assert weights_hash(train(kimg=0.1, batch_size=1000)) == weights_hash(
+        train(kimg=0.1, batch_size=64)
+    )  # all there are
 
 
 def test_the_best_moment_on_validation_images_is_kept():
@@ -132,25 +136,40 @@ def test_the_best_moment_on_validation_images_is_kept():
     assert loss(network) < loss(chosen_by_other_images)
 
 
+def about(folder):
+    return read_typed(folder / str(SIZE) / "about.json", About, "")
+
+
 def test_what_is_written_is_what_is_loaded(made, processed):
-    folder, figures = made
-    referee = load_attribute_network(folder, "wgan_gp-16", CPU)
-    assert isinstance(referee, Referee)
-    assert referee.names == ("Bright", "Coin")
-    assert not referee.network.training
-    assert not any(p.requires_grad for p in referee.network.parameters())
-    assert model_hash(referee.network) == referee.weights_hash
+    folder, _ = made
+    found = load_attribute_network(folder, SIZE, CPU)
+    assert isinstance(found, TrainedAttributeNetwork)
+    assert found.names == ("Bright", "Coin")
+    assert not found.network.training
+    assert not any(p.requires_grad for p in found.network.parameters())
+    assert weights_hash(found.network) == found.weights_hash
     images = load_faces("train", SIZE, processed).images
-    assert referee.train_features == pytest.approx(ask(referee.network.features, images), abs=1e-5)
-    assert referee.train_features.dtype == np.float32
-    test = load_faces("test", SIZE, processed)
-    logits = ask(referee.network, test.images)
-    each = {name: roc_auc_score(test.columns([name])[:, 0], logits[:, i]) for i, name in enumerate(referee.names)}
-    assert referee.test_auroc == pytest.approx(each)
-    assert figures == {"16": {"auroc": pytest.approx(np.mean(list(each.values())), abs=1e-6)}}
-    card = {"size": 16, "weights_hash": referee.weights_hash, "why_not": ""}
-    assert json.loads((folder / "vae-16.json").read_text()) == card
-    assert not (folder / "vae-32.json").exists()  # no network of that size was asked for
+    assert found.train_features == pytest.approx(ask(found.network.features, images), abs=1e-5)
+    assert found.train_features.dtype == np.float32
+    assert {path.name for path in folder.iterdir()} == {"16"}
+
+
+def test_its_description_says_how_well_it_recognises_test_faces(made, processed):
+    folder, figures = made
+    found, test = load_attribute_network(folder, SIZE, CPU), load_faces("test", SIZE, processed)
+    logits = ask(found.network, test.images)
+    each = {name: roc_auc_score(test.columns([name])[:, 0], logits[:, i]) for i, name in enumerate(found.names)}
+    mean = np.mean(list(each.values()))
+    assert about(folder) == About(
+        why_not="",
+        names=["Bright", "Coin"],
+        weights_hash=found.weights_hash,
+        test_auroc=pytest.approx(each),
+        auroc=pytest.approx(mean),
+        n=40,
+        kimg=0.64,
+    )
+    assert figures == {"16": {"auroc": pytest.approx(mean, abs=1e-6)}}
 
 
 def test_the_same_settings_give_the_same_files(made, processed, tmp_path):
@@ -166,9 +185,10 @@ def test_an_attribute_that_all_test_faces_share_is_not_scored(tmp_path):
     test.attributes[:, 2] = 1
     save("test", test, tmp_path / "processed")
     make_attribute_networks(config(kimg=0.016), tmp_path / "processed", tmp_path / "network", CPU)
-    referee = load_attribute_network(tmp_path / "network", "vae-16", CPU)
-    assert referee.names == ("Bright", "Coin")
-    assert list(referee.test_auroc) == ["Bright"]
+    found = about(tmp_path / "network")
+    assert found.names == ["Bright", "Coin"]
+    assert list(found.test_auroc) == ["Bright"]
+    assert found.auroc == found.test_auroc["Bright"]
 
 
 def test_images_without_attributes_have_no_network(tmp_path):
@@ -180,29 +200,39 @@ def test_images_without_attributes_have_no_network(tmp_path):
             save(split, without, tmp_path / str(i))
         out = tmp_path / f"network{i}"
         assert make_attribute_networks(config(), tmp_path / str(i), out, CPU) == {}
-        assert load_attribute_network(out, "vae-16", CPU) == NO_ATTRIBUTES
-        card = {"size": 16, "weights_hash": "", "why_not": NO_ATTRIBUTES}
-        assert json.loads((out / "vae-16.json").read_text()) == card
+        assert load_attribute_network(out, SIZE, CPU) == NO_ATTRIBUTES
+        assert about(out) == About(NO_ATTRIBUTES, [], "", {}, None, 0, 0.0)
+        assert [path.name for path in (out / str(SIZE)).iterdir()] == ["about.json"]
 
 
 def test_files_that_do_not_belong_together(made, tmp_path):
     folder, _ = made
-    with pytest.raises(UserError, match=r"vae-32\.json is missing: run `dvc repro attribute_network`"):
-        load_attribute_network(folder, "vae-32", CPU)
+    with pytest.raises(UserError, match=r"32/about\.json is missing: run `dvc repro attribute_network`"):
+        load_attribute_network(folder, 32, CPU)
     other = tmp_path / "other"
     (other / "16").mkdir(parents=True)
-    (other / "vae-16.json").write_bytes((folder / "vae-16.json").read_bytes())
+    (other / "16" / "about.json").write_bytes((folder / "16" / "about.json").read_bytes())
     with pytest.raises(UserError, match="is incomplete"):
-        load_attribute_network(other, "vae-16", CPU)
-    for name in ("about.json", "train_features.npy"):
-        (other / "16" / name).write_bytes((folder / "16" / name).read_bytes())
+        load_attribute_network(other, SIZE, CPU)
+    (other / "16" / "train_features.npy").write_bytes((folder / "16" / "train_features.npy").read_bytes())
     weights = load_file(folder / "16" / "network.safetensors")
     save_file(weights | {"head.bias": weights["head.bias"] + 1}, other / "16" / "network.safetensors")
     with pytest.raises(UserError, match=r"does not hold the weights that .* names"):
-        load_attribute_network(other, "vae-16", CPU)
+        load_attribute_network(other, SIZE, CPU)
     save_file({"head.bias": weights["head.bias"]}, other / "16" / "network.safetensors")
     with pytest.raises(UserError, match="is of another network"):
-        load_attribute_network(other, "vae-16", CPU)
+        load_attribute_network(other, SIZE, CPU)
+
+
+@pytest.mark.parametrize("name", ["network.safetensors", "train_features.npy"])
+def test_a_damaged_file_is_named(made, tmp_path, name):
+    shutil.copytree(made[0], tmp_path / "copy")
+    path = tmp_path / "copy" / str(SIZE) / name
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:50], whole[:-9]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"{name} cannot be read \(.*\): .*run `dvc repro"):
+            load_attribute_network(tmp_path / "copy", SIZE, CPU)
 
 
 def test_a_failure_leaves_the_old_networks(processed, tmp_path):

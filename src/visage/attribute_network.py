@@ -224,7 +224,7 @@ def load_attribute_network(folder: Path, size: int, device: torch.device) -> Tra
     folder: what `make_attribute_networks` wrote.
 
     Raises:
-        UserError: a file is missing, or the weights are not those that about.json names.
+        UserError: a file is missing or damaged, or the weights are not those that about.json names.
     """
     home = folder / str(size)
     about = read_typed(home / "about.json", About, "run `dvc repro attribute_network`")
@@ -235,6 +235,8 @@ def load_attribute_network(folder: Path, size: int, device: torch.device) -> Tra
         weights = load_weights(home / "network.safetensors")
     except FileNotFoundError as error:
         raise UserError(f"{home} is incomplete: {AGAIN}") from error
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{home / 'train_features.npy'} cannot be read ({error}): {AGAIN}") from error
     network = AttributeNetwork(about.names)
     try:
         network.load_state_dict(weights)

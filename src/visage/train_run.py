@@ -108,9 +108,8 @@ def _first_stage(job: _Job, config: RunConfig) -> tuple[Path, TrainingCost | Non
         ):
             if (folder / "run.json").is_file() and read(folder / "run.json", TrainingRecord).key == key:
                 return folder, read(cost_file, TrainingCost) if cost_file.is_file() else None
-        with replacing_folder(kept) as folder:
-            cost = _train(job, config, checkpoint, folder / "train", None, prefix=f"{FIRST_STAGE}/")
-            write(folder / "cost.json", cost)
+        cost = _train(job, config, checkpoint, kept / "train", None, prefix=f"{FIRST_STAGE}/")
+        write(kept / "cost.json", cost)
         checkpoint.remove()
         return kept / "train", cost
 

@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from visage.errors import UserError
 from visage.files import replacing
 
 
@@ -27,6 +29,14 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, on the CPU."""
-    weights: dict[str, Tensor] = load_file(path)
+    """Read a safetensors file, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is damaged.
+    """
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it and run `dvc repro` again") from error
     return weights
