@@ -24,6 +24,7 @@ from visage.errors import UserError
 from visage.evaluation.evaluate import evaluate
 from visage.measures.intervals import auroc
 from visage.measures.ood import average_precision, fpr_at_95_tpr
+from visage.measures.reconstruction import PER_IMAGE
 from visage.measures.table import MEASURES, SCORES, SETS
 from visage.models.base import CAPABILITIES
 from visage.reference.load import load_reference
@@ -34,7 +35,7 @@ CPU = torch.device("cpu")
 PLACES = ("worst", "median", "best")
 DERIVED = [name for name in SETS if name != "rare"]
 ONLY_SOME = ["masked_mse", "cycle_mse_a", "cycle_mse_b"]
-RECONSTRUCTION = ["recon_mse", "psnr", "ssim"]
+RECONSTRUCTION = list(PER_IMAGE)
 LIKELIHOOD = ["bits_per_dim", "bits_per_dim_iw", "iw_gain", "elbo", "distortion", "rate"]
 IN_FEATURES = ["fd_attr128", "kd_attr128", "precision", "recall", "density", "coverage", "memorization"]
 INCEPTION = ["fid", "kid", "inception_score"]
