@@ -109,7 +109,9 @@ def train(root: Path, config: RunConfig) -> None:
     terms |= {"rate": 90 * (1 - decay), "distortion": 2500 + 900 * decay} if about.bounded else {}
     history = {f"{player}/{term}": values for player in about.players for term, values in terms.items()}
     parameters = schema.Parameters(sum(about.players.values()), about.players)
-    schema.write(folder / "run.json", schema.Training(VERSION, "0" * 64, config, parameters, 1000, 64000, 1000, "last step"))
+    schema.write(
+        folder / "run.json", schema.Training(VERSION, "0" * 64, config, parameters, 1000, 64000, 1000, "last step")
+    )
     pd.DataFrame({"step": steps, "kimg": steps * 0.064, **history}).to_csv(folder / "history.csv", index=False)
     bits = about.bits + 2 * np.exp(-moments / 200)
     validation = pd.DataFrame({"step": moments, "kimg": moments * 0.064, "bits_per_dim": bits})
