@@ -349,7 +349,7 @@ def test_missing_data_is_a_users_error(prepared, run, tmp_path):
     with pytest.raises(UserError, match=r"results\.json is missing: run `dvc repro reference`"):
         measure()
     shutil.copytree(prepared() / "reference", tmp_path / "reference")
-    with pytest.raises(UserError, match=r"card\.json is missing: run `dvc repro preprocess`"):
+    with pytest.raises(UserError, match=r"card\.json is missing: run `dvc repro -f preprocess`"):
         measure()
     shutil.copytree(prepared() / "processed", tmp_path / "processed")
     with pytest.raises(UserError, match=r"about\.json is missing: run `dvc repro attribute_network`"):
