@@ -139,7 +139,7 @@ def test_loss_falls_on_a_single_batch(config, images):
         pytest.skip("players compete: a falling loss means nothing (the model's own tests say what does)")
     batch = training.feed.next()
     first = training.phases[0].loss(batch, step(index=99))[0].item()
-    for _ in range(15):
+    for _ in range(8):
         training._minimise(training.phases[0], batch)
     assert training.phases[0].loss(batch, step(index=99))[0].item() < first - 0.02 * abs(first)
 

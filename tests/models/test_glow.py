@@ -44,6 +44,11 @@ def layer_and_x(request) -> tuple[Bijection, Tensor]:
     return randomize(build().double()), torch.randn(2, *shape, dtype=torch.float64, generator=generator(1))
 
 
+def test_to_noise_undoes_from_noise(layer_and_x):
+    layer, x = layer_and_x
+    assert (layer.to_noise(layer.from_noise(x))[0] - x).abs().max() < 1e-5
+
+
 def test_every_pixel_is_transformed_and_every_number_of_the_noise_depends_on_others():
     flow = model(8, 3).double().flow
     x = torch.randn(3, 8, 8, dtype=torch.float64, generator=generator(1))

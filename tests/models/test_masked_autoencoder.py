@@ -251,7 +251,7 @@ def test_the_loss_is_float32_under_bf16():
 @pytest.fixture(scope="module")
 def trained():
     m = model(dim=32, decoder_dim=32)
-    train(m, [unlabelled(flags(seed=i)) for i in range(240)], lr=3e-3, betas=(0.9, 0.95))
+    train(m, [unlabelled(flags(seed=i)) for i in range(180)], lr=3e-3, betas=(0.9, 0.95))
     return m.eval()
 
 
