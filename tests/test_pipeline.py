@@ -57,7 +57,7 @@ def call(project: Path, *command: str, ok: bool = True) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("VISAGE", "MLFLOW", "DVC"))}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     text = done.stdout + done.stderr
     assert (done.returncode == 0) == ok, text[-4000:]
