@@ -141,7 +141,7 @@ def test_a_run_trains_its_first_stage(project):
     assert all((second[f"first.{name}"] == weight).all() for name, weight in first.items())
     for recipe in ("latent_diffusion", "autoencoder"):
         stages = stale(project, {f"recipes.{recipe}.demo.train.kimg": 0.32})
-        assert stages == {"train@latent_diffusion-16-0"}
+        assert stages == {"train@latent_diffusion-16-0", "evaluate@latent_diffusion-16-0"}
 
 
 def test_a_new_seed_or_a_shorter_list_leaves_the_other_runs_alone(project):
