@@ -1,6 +1,7 @@
 """The laws of a normalizing flow, for the test file of every model that is one."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -30,12 +31,12 @@ def trained_on(flow, x, steps):
 
 class FlowLaws:
     """To inherit from, with `build`; the module has the fixtures `layer_and_x` (a bijection and two inputs, float64)
-    and `trained`, what `trained_on` returns for 16 images of 16 x 16."""
+    and `trained`, what `trained_on` returns for 16 images of 16 x 16.
 
-    @staticmethod
-    def build(size=8, random=True):
-        """A small model in eval mode; a random one has no layers that are zero, as some are at first."""
-        raise NotImplementedError
+    build: (size=8, random=True) -> a small model in eval mode; a random one has no layers that are zero at first.
+    """
+
+    build: Callable
 
     def test_log_det_is_that_of_the_jacobian(self, layer_and_x):
         layer, x = layer_and_x
