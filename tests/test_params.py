@@ -126,6 +126,8 @@ def runs_for(key, value):
         ("ood", [{"source": "svhn", "name": "House Numbers"}], ["ood[0].name", "House Numbers", "a-z"]),
         ("ood", [{"source": "svhn", "name": "gray"}], ["ood[0]", "gray", "name"]),
         ("ood", [{"source": "folder", "root": "/photos/test"}], ["ood[0]", "test", "name"]),
+        ("ood", [{"source": "svhn", "name": "train"}], ["ood[0]", "train", "name"]),
+        ("ood", [{"source": "svhn", "name": "file"}], ["ood[0]", "file", "name"]),
         ("ood", [{"source": "folder", "root": "/photos/2024"}], ["ood", "/photos/2024", "name"]),
         ("preprocess.crop.right", 170, ["crop", "square"]),
         ("preprocess.crop.bottom", 230, ["crop", "218"]),

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT
 
 SETTINGS = {
-    "runs": ["vae-16", "beta_vae-16", "latent_diffusion-16"],
+    "runs": ["beta_vae-16", "latent_diffusion-16"],
     "seeds": [0],
     "preprocess.sizes": [16],
     "data.synthetic.images": 120,
@@ -29,14 +29,13 @@ SETTINGS = {
     "attribute_network.kimg": 0.2,
     "train.batch_size": 16,
     "train.snapshots": 2,
-    "recipes.vae.demo.train.kimg": 0.16,
     "recipes.beta_vae.demo.train.kimg": 0.16,
     "recipes.autoencoder.demo.train.kimg": 0.16,
     "recipes.latent_diffusion.demo.train.kimg": 0.16,
     "recipes.latent_diffusion.demo.model.sampling_steps": 2,
     "runtime.threads": 1,
 }
-NAMES = ("vae-16-0", "beta_vae-16-0", "latent_diffusion-16-0")
+NAMES = ("beta_vae-16-0", "latent_diffusion-16-0")
 
 
 def change(project: Path, settings: dict) -> None:
@@ -115,7 +114,7 @@ def test_everything_is_there(project):
         history = pd.read_csv(project / "runs" / name / "train" / "history.csv")
         assert history["step"].iloc[-1] == (5 if name.startswith("latent") else 10)  # batches of 32, and of 16
         assert not history.isna().any().any()
-    assert 0 < json.loads((project / "metrics" / "vae-16-0.json").read_text())["recon_mse"] < 1
+    assert 0 < json.loads((project / "metrics" / "beta_vae-16-0.json").read_text())["recon_mse"] < 1
     for name in ("attribute_network", "reference"):
         assert "16" in json.loads((project / "metrics" / f"{name}.json").read_text())
     assert not list(project.rglob("*.tmp*"))
@@ -147,7 +146,7 @@ def test_a_run_trains_its_first_stage(project):
 def test_a_new_seed_or_a_shorter_list_leaves_the_other_runs_alone(project):
     new = {f"{stage}@{name[:-1]}1" for stage in ("train", "evaluate") for name in NAMES}
     assert stale(project, {"seeds": [0, 1]}) == {*new, "report"}
-    assert stale(project, {"runs": ["vae-16"]}) == {"report"}
+    assert stale(project, {"runs": ["beta_vae-16"]}) == {"report"}
 
 
 def test_words_run_the_report_alone_and_measures_what_uses_them(project):
@@ -180,9 +179,9 @@ def mlflow_runs(project):
 def test_each_run_is_one_mlflow_run_with_curves_and_figures(project):
     runs, metrics = mlflow_runs(project)
     assert {name: runs[name] for name in NAMES} == dict.fromkeys(NAMES, "FINISHED")
-    for name in NAMES[:2]:
-        assert {"train/autoencoder/loss", "valid/bits_per_dim", "eval/recon_mse", "eval/ood_auroc"} <= metrics[name]
-    assert {"first_stage/train/autoencoder/loss", "train/unet/loss", "eval/ood_auroc"} <= metrics[NAMES[2]]
+    beta_vae, latent_diffusion = (metrics[name] for name in NAMES)
+    assert {"train/autoencoder/loss", "valid/bits_per_dim", "eval/recon_mse", "eval/ood_auroc"} <= beta_vae
+    assert {"first_stage/train/autoencoder/loss", "train/unet/loss", "eval/ood_auroc"} <= latent_diffusion
 
 
 def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
@@ -199,14 +198,14 @@ def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
 
 
 def test_a_mistake_stops_everything_at_once_and_costs_nothing(project):
-    before = (project / "configs" / "vae-16-0.json").read_bytes()
-    change(project, {"recipes.vae.demo.train.kimg": -1})
+    before = (project / "configs" / "beta_vae-16-0.json").read_bytes()
+    change(project, {"recipes.beta_vae.demo.train.kimg": -1})
     text = call(project, "dvc", "repro", ok=False)
     assert stages_run(text) == {"configure"}
     assert "error: params.yaml" in text
     assert "kimg" in text
     assert "Traceback" not in text
-    assert (project / "configs" / "vae-16-0.json").read_bytes() == before
+    assert (project / "configs" / "beta_vae-16-0.json").read_bytes() == before
     call(project, "git", "checkout", "-q", "params.yaml")
 
 
@@ -222,7 +221,7 @@ def test_an_unreachable_mlflow_server_stops_a_training_before_it_begins(project)
     environment = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PYTHONPATH": "src"}
     environment.pop("VISAGE_TRACKING", None)
     done = subprocess.run(
-        [sys.executable, "stages/train.py", "vae-16-0"],
+        [sys.executable, "stages/train.py", "beta_vae-16-0"],
         cwd=project, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1

@@ -190,8 +190,11 @@ def test_what_json_has_no_number_for_is_neither_written_nor_read(tmp_path, chang
     with pytest.raises(ValueError, match=r"record recon_mse: value .* must be finite"):
         dataclasses.replace(RECORD, **change)
     spoilt(tmp_path / "r.json", RECORD, lambda content: content.update(change))
-    with pytest.raises(UserError, match=r"r\.json: .*must be finite: delete it"):
+    with pytest.raises(UserError, match=r"r\.json: .*must be a finite number: delete it"):
         read(tmp_path / "r.json", Record)
+    spoilt(tmp_path / "w.json", WIRE, lambda content: content.update(value=math.nan))
+    with pytest.raises(UserError, match=r"w\.json: value: must be a finite number: delete it"):
+        read(tmp_path / "w.json", Tripwire)
     with pytest.raises(ValueError, match="not JSON compliant"):
         write(tmp_path / "wire.json", dataclasses.replace(WIRE, value=math.nan))
     assert not (tmp_path / "wire.json").exists()

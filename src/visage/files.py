@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class Strict:
-    """Base of the dataclasses that are stored as JSON: `read_typed` refuses unknown keys and converted types."""
+    """Base of the dataclasses stored as JSON: `read_typed` refuses unknown keys, other types, NaN and infinity."""
 
     __slots__ = ()
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from visage.params.sections import Data, Ood, Params
 from visage.results import TEST, VALID
 
 AUTO = "auto"
-TAKEN = {*SETS, TEST, VALID}
-"""Names of sets of images that evaluation makes itself."""
+TAKEN = {*SETS, TEST, VALID, "train", "file", "allow_pickle"}
+"""Names of sets that evaluation makes itself, and of parameters of `numpy.savez`, which takes sets by their names."""
 
 
 def download_config(params: Params) -> DownloadConfig:
@@ -79,7 +79,7 @@ def _ood_set(entry: Ood, place: str, faces: str) -> OodSet:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"params.yaml: {place}.name: {name!r} must be made of a-z, 0-9 and _, and start with a letter")
     if name in TAKEN:
-        raise UserError(f"params.yaml: {place}: evaluation makes a set named {name}: give this one another `name`")
+        raise UserError(f"params.yaml: {place}: the name {name} is taken: give the set another `name`")
     return OodSet(name=name, source=source, root=entry.root)
 
 

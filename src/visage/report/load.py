@@ -13,6 +13,7 @@ from visage.errors import UserError
 from visage.files import Strict
 from visage.results import (
     AGAIN,
+    VERSION,
     EvaluationCost,
     PerImage,
     Picture,
@@ -152,7 +153,7 @@ def load_reference(size: int, root: Path) -> Reference | None:
 
 def _without_figures(name: str) -> Results:
     return Results(
-        version=2,
+        version=VERSION,
         run=name,
         data_hash="",
         model_hash="",
