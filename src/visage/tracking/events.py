@@ -4,9 +4,9 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import AllowInfNan, TypeAdapter
 
 from visage.files import Strict
 from visage.results import EvaluationCost, Results, TrainingCost
@@ -29,11 +29,11 @@ class Opening(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Points(Strict):
-    """One point for each of several curves; `time` in milliseconds."""
+    """One point for each of several curves; `time` in milliseconds. A loss may be infinite or NaN."""
 
     time: int
     step: int
-    values: dict[str, float]
+    values: dict[str, Annotated[float, AllowInfNan(True)]]
 
 
 @dataclass(frozen=True, slots=True)
