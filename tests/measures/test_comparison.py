@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from visage.measures.comparison import ImageValues, mean_of_seeds, paired_difference, q_values
+from visage.measures.comparison import ImageValues, mean_of_seeds, on_common_images, paired_difference, q_values
 
 NOISE = np.random.default_rng(0).normal(0, 1, (2, 400))
 ROWS = np.arange(400)
@@ -37,8 +37,17 @@ def test_pairs_are_formed_by_row_on_common_images():
 
 
 @pytest.mark.parametrize("rows", [ROWS + 400, ROWS + 399])
-def test_fewer_than_two_common_images_say_nothing(rows):
-    assert paired_difference(values(NOISE[0]), values(NOISE[1], rows)) is None
+def test_fewer_than_two_common_images_are_refused(rows):
+    with pytest.raises(ValueError, match="in common"):
+        paired_difference(values(NOISE[0]), values(NOISE[1], rows))
+
+
+def test_all_are_cut_to_the_images_that_all_have():
+    cut = on_common_images(
+        [values([1, 2, 3]), values([30, 10, 20], np.array([2, 0, 1])), values([8, 9], np.array([2, 1]))]
+    )
+    assert [each.rows.tolist() for each in cut] == [[1, 2]] * 3
+    assert [each.values.tolist() for each in cut] == [[2, 3], [20, 30], [9, 8]]
 
 
 def test_seeds_are_averaged_image_by_image():

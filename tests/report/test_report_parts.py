@@ -16,10 +16,10 @@ from visage.report.chapters import CHAPTERS
 from visage.report.curves import POINTS, thin
 from visage.report.figures import Figure, Key, Pooled, figure_of
 from visage.report.load import load_run
-from visage.report.models import models_of
+from visage.report.models import Model, models_of
 from visage.report.ood import sets_of
 from visage.report.plotting import looks
-from visage.report.table import difference_between, verdicts
+from visage.report.table import hint, spread, verdicts
 from visage.results import Gallery, ImageSet, PerImage, Picture, TrainingCost, read, write
 
 
@@ -99,6 +99,12 @@ def test_seeds_are_pooled():
     assert (one.value, one.spread) == (1.0, (0.9, 1.1))
     half = Pooled([figure(None, note="diverged"), figure(3.0, (2.0, 4.0), kind="estimate")])
     assert (half.value, half.kind, half.spread, half.reason) == (3.0, "estimate", (2.0, 4.0), "")
+    assert (spread(half, str), spread(two, str), spread(one, str)) == (
+        "1 of 2 seeds 2.0–4.0",
+        "seeds 1.0–4.0",
+        "0.9–1.1",
+    )
+    assert "a seed has no value: diverged" in hint(half, str)
     none = Pooled([figure(None, note="diverged")])
     assert (none.value, none.kind, none.reason) == (None, "undefined", "diverged")
 
@@ -143,16 +149,29 @@ def test_ties_are_those_whose_interval_has_zero(rivals, shift, flag):
     assert (found["vae-16"].flag, found["beta_vae-16"].flag) == ("best", flag)
 
 
-def test_models_are_compared_on_the_images_that_both_have(rivals):
-    values = NOISE[0]
-    mine, theirs = rivals(values, values[100:300] + 1, rows=np.arange(100, 300))
-    assert difference_between(theirs, mine, "recon_mse") == (pytest.approx(1), pytest.approx(1), pytest.approx(1), 200)
+def test_models_are_ranked_on_the_images_that_all_have(rivals):
+    """Theirs is better on each of the hard images, the only ones that it was measured on: its mean is the higher."""
+    values = np.arange(400.0)
+    shown = rivals(values, values[300:] - 1, rows=np.arange(300, 400))
+    found = verdicts(shown, BY_KEY["recon_mse"])
+    assert (found["beta_vae-16"].flag, found["vae-16"].flag) == ("best", "")
+    assert "100 common images" in found["beta_vae-16"].text
+    assert "worse than the best, beta_vae-16: differs by 1.00" in found["vae-16"].text
 
 
 @pytest.mark.parametrize("more", [{"hashes": ("d", "other")}, {"rows": np.arange(400, 800)}])
-def test_other_images_are_never_paired(rivals, more):
-    mine, theirs = rivals(NOISE[0], NOISE[0] + 1, **more)
-    assert difference_between(theirs, mine, "recon_mse") is None
+def test_models_of_other_images_are_not_ranked(rivals, more):
+    assert verdicts(rivals(NOISE[0], NOISE[0] + 1, **more), BY_KEY["recon_mse"]) == {}
+
+
+def test_a_model_of_which_a_seed_failed_is_not_ranked(rivals):
+    mine, theirs = rivals(NOISE[0], NOISE[0] - 1)
+    unfinished = replace(
+        theirs.first, results=replace(theirs.first.results, records=[]), per_image=PerImage({}, {}, {})
+    )
+    theirs = Model((theirs.first, unfinished))
+    assert theirs.pooled("recon_mse").value == pytest.approx(NOISE[0].mean() - 1)
+    assert verdicts([mine, theirs], BY_KEY["recon_mse"]) == {}
 
 
 def test_kinds_have_their_own_best(rivals):

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -39,25 +40,38 @@ def mean_of_seeds(seeds: Sequence[ImageValues]) -> ImageValues | None:
     return ImageValues(rows, mean) if np.isfinite(mean).all() else None
 
 
-def paired_difference(first: ImageValues, second: ImageValues) -> Difference | None:
+def on_common_images(measured: Sequence[ImageValues]) -> list[ImageValues]:
+    """Each measure on the images that all of them have, in one order; of no images where they have none in common."""
+    common = reduce(np.intersect1d, (each.rows for each in measured))
+    return [ImageValues(common, _at(each, common)) for each in measured]
+
+
+def _at(measured: ImageValues, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The values of these rows, all of which are among the measured ones."""
+    order = np.argsort(measured.rows)
+    values: NDArray[np.float64] = measured.values[order[np.searchsorted(measured.rows, rows, sorter=order)]]
+    return values
+
+
+def paired_difference(first: ImageValues, second: ImageValues) -> Difference:
     """The mean of first - second over the images that both have, with its percentile bootstrap interval.
 
     Pairs are resampled (Efron & Tibshirani 1993), so what makes an image hard for both cancels out.
 
-    Returns:
-        None where they have fewer than two images in common.
+    Raises:
+        ValueError: they have fewer than two images in common.
     """
-    rows, here, there = np.intersect1d(first.rows, second.rows, assume_unique=True, return_indices=True)
-    if len(rows) < 2:
-        return None
-    difference = first.values[here] - second.values[there]
+    one, other = on_common_images([first, second])
+    difference = one.values - other.values
+    if len(difference) < 2:
+        raise ValueError(f"{len(difference)} images in common: at least two are needed")
     mean = float(difference.mean())
     if np.ptp(difference) == 0:
-        return Difference(mean, mean, mean, len(rows))
+        return Difference(mean, mean, mean, len(difference))
     interval = bootstrap(
         (difference,), np.mean, n_resamples=RESAMPLES, batch=200, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    return Difference(mean, float(interval.low), float(interval.high), len(rows))
+    return Difference(mean, float(interval.low), float(interval.high), len(difference))
 
 
 def q_values(p: Mapping[Test, float]) -> dict[Test, float]:

@@ -177,6 +177,11 @@ class Pooled:
         return [figure for figure in self.figures if figure.value is not None]
 
     @property
+    def gaps(self) -> list[Figure]:
+        """Those that have none; their notes say why."""
+        return [figure for figure in self.figures if figure.value is None]
+
+    @property
     def values(self) -> list[float]:
         """The values that there are."""
         return [figure.value for figure in self.figures if figure.value is not None]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from visage.measures.comparison import Difference, ImageValues, mean_of_seeds, paired_difference
+from visage.measures.comparison import ImageValues, mean_of_seeds, on_common_images, paired_difference
 from visage.measures.table import GROUPS, MEASURES, Measure
 from visage.report.figures import COSTS, Pooled
 from visage.report.load import Run
@@ -78,13 +78,13 @@ def warning(column: Measure, pooled: Pooled) -> str:
 
 
 def spread(pooled: Pooled, write: Callable[[float], str]) -> str:
-    """The interval, or "seeds" and their range; nothing where the seeds are written alike."""
-    if pooled.spread is None:
-        return ""
-    low, high = (write(end) for end in pooled.spread)
-    if len(pooled.values) > 1:
-        return f"seeds {low}–{high}" if low != high else ""
-    return f"{low}–{high}"
+    """The interval, or "seeds" and their range, or nothing where they are written alike; how many of them have none."""
+    ends = [write(end) for end in pooled.spread or ()]
+    several = len(pooled.values) > 1
+    width = "" if several and ends[0] == ends[1] else "–".join(ends)
+    if pooled.gaps:
+        return f"{len(pooled.values)} of {len(pooled.figures)} seeds {width}".rstrip()
+    return f"seeds {width}" if several and width else width
 
 
 def hint(pooled: Pooled, write: Callable[[float], str]) -> str:
@@ -94,6 +94,7 @@ def hint(pooled: Pooled, write: Callable[[float], str]) -> str:
         KINDS[pooled.kind],
         f"n = {first.n}{' (indicative)' if pooled.indicative else ''}" if first.n else "",
         f"mean of {len(pooled.values)} seeds" if several else "",
+        *(f"a seed has no value: {figure.note}" for figure in pooled.gaps),
         "" if several or pooled.spread is None else "95 % " + " to ".join(write(end) for end in pooled.spread),
         first.note,
     ]
@@ -120,38 +121,43 @@ BEST = {"exact": "best exact", "upper_bound": "best bound", "lower_bound": "best
 def verdicts(models: Sequence[Model], column: Measure) -> dict[str, Verdict]:
     """Label -> which model is the best within each kind, and which others cannot be told from it.
 
-    A model is tied with the best where the 95 % interval of its mean per-image difference from it (paired bootstrap
-    over the images that both were measured on) does not lie wholly on the worse side of 0.
+    Models are compared on the images that all of one kind were measured on, seeds averaged: a mean over other images,
+    or over the seeds that did not fail, is no rival. A model is tied with the best where the 95 % interval of its mean
+    difference per image from it (paired bootstrap) does not lie wholly on the worse side of 0.
     """
     found: dict[str, Verdict] = {}
     for kind in KINDS:
-        rivals = [model for model in models if (p := model.pooled(column.key)).value is not None and p.kind == kind]
-        if len(rivals) < 2:
-            continue
-        sign = 1 if column.better == "lower" else -1
-        best = min(rivals, key=lambda model: sign * (model.pooled(column.key).value or 0.0))
-        name = BEST[kind] if column.ranked else "best"
-        found[best.label] = Verdict(name, f"the best of {len(rivals)} ({KINDS[kind]})")
-        for model in rivals:
-            difference = None if model is best else difference_between(model, best, column.key)
-            if difference is not None:
-                mean, low, high, n = difference
-                tied = min(sign * low, sign * high) <= 0
-                words = f"{significant(mean)} (95 % {significant(low)} to {significant(high)}, paired over {n} images)"
-                text = f"{'tied with' if tied else 'worse than'} the best, {best.label}: differs by {words}"
-                found[model.label] = Verdict("tied with the best" if tied else "", text)
+        rivals = [model for model in models if model.pooled(column.key).kind == kind]
+        found |= _among(rivals, column, kind)
     return found
 
 
-def difference_between(model: Model, other: Model, metric: str) -> Difference | None:
-    """The mean difference over images, seeds averaged; None where they were not measured on the same images."""
-    values, others = _per_image(model, metric), _per_image(other, metric)
-    hashes = {run.results.data_hash for one in (model, other) for run in one.runs if run.evaluated}
-    return None if values is None or others is None or len(hashes) > 1 else paired_difference(values, others)
+def _among(models: Sequence[Model], column: Measure, kind: str) -> dict[str, Verdict]:
+    """The verdicts on models whose figures are of one kind."""
+    kept = {model.label: found for model in models if (found := _per_image(model, column.key)) is not None}
+    hashes = {run.results.data_hash for model in models if model.label in kept for run in model.runs}
+    if len(kept) < 2 or len(hashes) > 1:
+        return {}
+    values = dict(zip(kept, on_common_images(list(kept.values())), strict=True))
+    n = min(len(found.rows) for found in values.values())
+    if n < 2:
+        return {}
+    sign = 1 if column.better == "lower" else -1
+    best = min(values, key=lambda label: sign * float(values[label].values.mean()))
+    others = {}
+    for label in (label for label in values if label != best):
+        difference = paired_difference(values[label], values[best])
+        tied = min(sign * difference.low, sign * difference.high) <= 0
+        interval = f"95 % {significant(difference.low)} to {significant(difference.high)}"
+        words = f"differs by {significant(difference.mean)} ({interval}, paired over {n} images)"
+        text = f"{'tied with' if tied else 'worse than'} the best, {best}: {words}"
+        others[label] = Verdict("tied with the best" if tied else "", text)
+    name = BEST[kind] if column.ranked else "best"
+    return {best: Verdict(name, f"the best of {len(values)} ({KINDS[kind]}) on {n} common images"), **others}
 
 
 def _per_image(model: Model, metric: str) -> ImageValues | None:
-    """The measure of each image, mean over the seeds; None where some seed did not keep it."""
+    """The measure of each image, mean over the seeds; None where some seed did not keep it or is not finite."""
     kept = [_of_run(run, metric) for run in model.runs]
     seeds = [values for values in kept if values is not None]
     return mean_of_seeds(seeds) if len(seeds) == len(kept) else None
