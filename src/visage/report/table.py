@@ -127,7 +127,7 @@ def verdicts(models: Sequence[Model], column: Measure) -> dict[str, Verdict]:
     """
     found: dict[str, Verdict] = {}
     for kind in KINDS:
-        rivals = [model for model in models if model.pooled(column.key).kind == kind]
+        rivals = [model for model in models if (p := model.pooled(column.key)).value is not None and p.kind == kind]
         found |= _among(rivals, column, kind)
     return found
 
@@ -145,8 +145,10 @@ def _among(models: Sequence[Model], column: Measure, kind: str) -> dict[str, Ver
     sign = 1 if column.better == "lower" else -1
     best = min(values, key=lambda label: sign * float(values[label].values.mean()))
     others = {}
-    for label in (label for label in values if label != best):
-        difference = paired_difference(values[label], values[best])
+    for label, rival in values.items():
+        if label == best:
+            continue
+        difference = paired_difference(rival, values[best])
         tied = min(sign * difference.low, sign * difference.high) <= 0
         interval = f"95 % {significant(difference.low)} to {significant(difference.high)}"
         words = f"differs by {significant(difference.mean)} ({interval}, paired over {n} images)"
