@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from visage.config import RunConfig, RuntimeConfig
+from visage.config import ReportConfig, RunConfig, RuntimeConfig
 from visage.data.arrays import PROCESSED, load_faces
 from visage.errors import UserError
 from visage.files import read_json
 from visage.stage import run_stage
-from visage.train_run import train_run
+from visage.train_run import refuse_large_batches, train_run
 from visage.training.devices import start_device
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     config = RunConfig.load(sys.argv[1])
     card = read_json(PROCESSED / "train" / f"{config.label}.json")
     train, valid = load_faces("train", config.size), load_faces("valid", config.size)
+    refuse_large_batches([RunConfig.load(name) for name in ReportConfig.load().runs], train)
     train_run(config, card, RuntimeConfig.load(), train, valid, Path.cwd())
 
 

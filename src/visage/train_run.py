@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from visage.config import RunConfig, RuntimeConfig
 from visage.data.arrays import Faces
+from visage.errors import UserError
 from visage.files import replacing_folder
 from visage.inference.flops import flops_per_iteration
 from visage.inference.preview import preview
 from visage.inference.validation import validation_bits_per_dim
-from visage.models.base import GenerativeModel, build
+from visage.models.base import GenerativeModel, build, find
 from visage.results import Training as TrainingRecord
 from visage.results import TrainingCost, read, write
 from visage.tracking import Tracker
 from visage.training.checkpoint import Checkpoint
-from visage.training.devices import choose_device, choose_precision, footprint
-from visage.training.feed import Feed
+from visage.training.devices import choose_device, footprint
+from visage.training.feed import Feed, shortage
 from visage.training.loop import Training, run
-from visage.training.outputs import load_trained, save_samples, write_outputs
+from visage.training.outputs import build_model, load_trained, save_samples, write_outputs
 
 VALIDATION_IMAGES = 512
+COUNTED_IMAGES = 4
+"""The images of which operations are counted: few, so that this takes less memory than the training did."""
 FIRST_STAGE = "first_stage"
 """The folder of a run's outputs, and the prefix of its curves, that hold the training of its first stage."""
 
@@ -59,6 +63,30 @@ class _Observer:
 
     def sampled(self, step: int, images: NDArray[np.uint8]) -> None:
         self.tracker.image(f"{self.prefix}samples", save_samples(self.folder, step, images), step)
+
+
+def refuse_large_batches(configs: Sequence[RunConfig], train: Faces) -> None:
+    """Refuse every run whose batches want more images than there are, before the first run is trained.
+
+    Raises:
+        UserError: there are such runs; all of them are named.
+    """
+    found: dict[str, str] = {}
+    for config in configs:
+        for stage in (config, *([config.first_stage] if config.first_stage else [])):
+            if lack := shortage(len(train.images), _groups(stage, train), stage.train.batch_size):
+                found.setdefault(stage.label, lack)
+    if found:
+        reasons = "; ".join(f"{label}: {lack}" for label, lack in found.items())
+        raise UserError(f"params.yaml: {reasons}: lower train.batch_size, or use more images")
+
+
+def _groups(config: RunConfig, train: Faces) -> torch.Tensor | None:
+    """The group of each training image; only models that have groups are built for it."""
+    if find(config.model).groups is GenerativeModel.groups:
+        return None
+    model = build_model(config)
+    return model.groups(torch.from_numpy(train.columns(model.attributes)).float())
 
 
 def train_run(
@@ -126,11 +154,12 @@ def _train(
 
     first: outputs and cost of the first stage. prefix: before the names of curves in MLflow.
     """
-    precision = choose_precision(config.train.precision, job.device)
+    if job.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(job.device)  # a first stage was trained before, perhaps
     torch.manual_seed(config.seed)
     model = _model(job, config, first)
     feed = _feed(job, config, model)
-    training = Training(model, config.train, feed, seed=config.seed, autocast=precision)
+    training = Training(model, config.train, feed, seed=config.seed)
     outcome = run(
         training,
         checkpoint,
@@ -146,14 +175,25 @@ def _train(
         write_outputs(folder, config, config.key(job.card), training, outcome, checkpoint.folder)
         if first_folder is not None:
             shutil.copytree(first_folder, folder / FIRST_STAGE)
-    operations = flops_per_iteration(model, feed.next()) * training.step
+    measured = footprint(job.device, config.train.precision)  # before anything else takes memory
     return TrainingCost(
-        train_pflop=float(f"{operations / 1e15:.4g}"),
         seconds=round(outcome.log.seconds, 1),
         images_per_second=round(training.images_shown / outcome.log.seconds, 1),
-        footprint=footprint(job.device, precision),
+        footprint=measured,
+        train_pflop=_pflop(training),
         first_stage=first_cost,
     )
+
+
+def _pflop(training: Training) -> float | None:
+    """10^15 floating-point operations of a finished training; None, and a warning, where they cannot be counted."""
+    try:
+        few = training.feed.first(COUNTED_IMAGES)
+        per_image = flops_per_iteration(training.model, few) / len(few.x)
+    except Exception as error:  # hours of training must not be lost to a figure of its cost
+        tqdm.write(f"the operations of this training were not counted ({type(error).__name__}: {error})")
+        return None
+    return float(f"{per_image * training.config.batch_size * training.step / 1e15:.4g}")
 
 
 def _model(job: _Job, config: RunConfig, first: tuple[Path, TrainingCost | None] | None) -> GenerativeModel:

@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from visage.config import TrainConfig
+from visage.config import RuntimeConfig, TrainConfig
 from visage.errors import UserError
 from visage.models.base import Batch, GenerativeModel, Phase, Step
 from visage.training.checkpoint import Checkpoint
-from visage.training.devices import choose_device, choose_precision
+from visage.training.devices import choose_device, start_device
 from visage.training.ema import Ema
 from visage.training.feed import Feed
 from visage.training.interruption import listening
-from visage.training.loop import Training, is_due, run, snapshot_steps, total_steps
+from visage.training.loop import Training, run
+from visage.training.outputs import build_model
+from visage.training.plan import is_due, learning_rate, misfits, moments, total_steps
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -36,7 +38,7 @@ CONFIG = TrainConfig(
     flip=True,
     precision="fp32",
     snapshots=4,
-    log_every=5,
+    rows=4,
 )
 
 
@@ -67,7 +69,8 @@ class Pair(GenerativeModel):
     def _first(self, batch: Batch, step: Step):
         self.moments.append(step.index)
         noise = torch.randn((), generator=step.generator)
-        loss = (self.first(batch.x.mean().reshape(1, 1)) - 0.3 - 0.01 * noise).square().sum()
+        dropped = torch.rand(())  # as dropout draws it, from the global generator
+        loss = (self.first(batch.x.mean().reshape(1, 1)) - 0.3 - 0.01 * (noise + dropped)).square().sum()
         if step.index == self.bad_at:
             loss = loss * float("nan")
         return loss, {"noise": noise}
@@ -95,7 +98,7 @@ def make(images):
     def training(config=CONFIG, **kwargs):
         torch.manual_seed(0)
         feed = Feed(images, np.zeros((len(images), 40), np.uint8), batch_size=20, flip=True, seed=0, device=CPU)
-        return Training(Pair(**kwargs), config, feed, seed=0, autocast=torch.float32)
+        return Training(Pair(**kwargs), config, feed, seed=0)
 
     return training
 
@@ -199,14 +202,45 @@ def test_a_full_disk_keeps_the_old_checkpoint(make, tmp_path, monkeypatch):
         assert [p.name for p in (tmp_path / "s").iterdir()] == ["checkpoint.pt"]
 
 
-def test_learning_rate_rises_then_falls_as_stated(make):
-    training = make(dataclasses.replace(CONFIG, lr_schedule="cosine", warmup_kimg=0.15))  # 5 of 20 steps
-    rates = []
-    for training.step in range(21):
-        rates.append(training.lr())
+COSINE = dataclasses.replace(CONFIG, lr_schedule="cosine", warmup_kimg=0.15)  # 5 of 20 steps
+
+
+def test_learning_rate_rises_then_falls_as_stated():
+    rates = [learning_rate(COSINE, step, 20) for step in range(21)]
     assert rates[0] == pytest.approx(0.01 * 1 / 5)
     assert rates[10] == pytest.approx(0.01 * (0.01 + 0.99 * 0.5))
     assert rates[20] == pytest.approx(0.01 * 0.01)
+
+
+def test_a_row_names_the_learning_rate_of_its_own_step(make, tmp_path):
+    training, used = make(dataclasses.replace(COSINE, rows=20)), []
+    after = training.ema.update
+    training.ema.update = lambda *args: used.append(training.optimizers["first"].param_groups[0]["lr"]) or after(*args)
+    history = go(training, tmp_path / "s").log.history
+    assert [row["lr"] for row in history] == used
+    assert used[0] == pytest.approx(0.01 * 1 / 5)
+    assert not any("first/lr" in row for row in history)
+
+
+def test_each_phase_of_a_player_has_its_own_columns(make):
+    training = make()
+    training.phases = [
+        Phase("first", lambda batch, step: (7 + 0 * training.model.first.weight.sum(), {})),
+        Phase("first", lambda batch, step: (3 * training.model.first.weight.square().sum(), {}), every=4, name="lazy"),
+    ]
+    for _ in range(3):
+        training.iterate()
+    row = training.row()
+    assert set(row) == {"step", "kimg", "lr", "first/loss", "first/grad_norm", "lazy/loss", "lazy/grad_norm"}
+    assert row["first/loss"] == 7
+    assert row["lazy/loss"] != 7
+
+
+@pytest.mark.parametrize("recipe", ["stylegan", "wgan_gp", "vq_vae"])
+def test_phases_of_one_name_are_one_phase(recipe, run_config):
+    named = {}
+    for phase in build_model(run_config(recipe)).phases():
+        assert named.setdefault(phase.name, phase) == phase
 
 
 def test_clipping_bounds_the_step_and_logs_the_norm_before_it(make):
@@ -238,7 +272,7 @@ def test_a_parameters_memory_order_does_not_change_its_update(make):
     for transposed in (True, False):
         training = make()
         model = Transposed(transposed)
-        training = Training(model, CONFIG, training.feed, seed=0, autocast=torch.float32)
+        training = Training(model, CONFIG, training.feed, seed=0)
         training.iterate()
         results.append(model.first.weight.detach().clone())
     torch.testing.assert_close(results[0], results[1])
@@ -261,11 +295,11 @@ def test_ema_forgets_the_start_and_copies_buffers():
     assert ema.model.count == 7
 
 
-def test_snapshots_end_with_the_last_step():
-    for steps, snapshots in ((20, 4), (7, 3), (3, 8)):
-        moments = snapshot_steps(steps, snapshots)
-        assert max(moments) == steps
-        assert len(moments) == min(steps, snapshots)
+def test_moments_are_even_and_end_with_the_last_step():
+    assert moments(20, 4) == {5, 10, 15, 20}
+    assert moments(7, 3) == {3, 5, 7}
+    assert moments(3, 300) == {1, 2, 3}
+    assert len(moments(1_400_000, 300)) == 300
 
 
 def test_feed_shows_every_image_once_an_epoch_and_flips_half(images):
@@ -347,8 +381,6 @@ def test_a_group_without_enough_images_is_named():
         UserError, match=r"batch_size is 8, 4 of each group, but there are 0 training images of group 1 of 2"
     ):
         Feed(images, np.zeros((50, 0), np.uint8), batch_size=8, flip=True, seed=1, device=CPU, groups=groups)
-    with pytest.raises(UserError, match=r"batch_size 7 cannot be shared out to 2 groups"):
-        Feed(images, np.zeros((50, 0), np.uint8), batch_size=7, flip=True, seed=1, device=CPU, groups=groups)
 
 
 def test_a_phase_runs_in_its_span_of_the_training_only(make):
@@ -376,19 +408,43 @@ def test_a_phase_runs_in_its_span_of_the_training_only(make):
 
 def test_players_may_learn_at_rates_of_their_own(make):
     config = dataclasses.replace(CONFIG, lr_schedule="cosine", lr_final=0.0)
-    training = make(config)
-    training.steps, training.step = 20, 15
-    half = config.lr / 2
-    assert training.lr((0.5, 1.0)) == pytest.approx(half)  # half way through its span
-    assert training.lr((0.0, 0.75)) == 0.0
-    assert training.lr() < half
+    assert learning_rate(config, 15, 20, (0.5, 1.0)) == pytest.approx(config.lr / 2)  # half way through its span
+    assert learning_rate(config, 15, 20, (0.0, 0.75)) == 0.0
+    assert learning_rate(config, 15, 20) < config.lr / 2
 
     training = make(dataclasses.replace(CONFIG, lr_factors={"second": 0.25}))
     training.iterate()
     rates = {player: o.param_groups[0]["lr"] for player, o in training.optimizers.items()}
     assert rates == {"first": 0.01, "second": 0.0025}
-    with pytest.raises(UserError, match=r"lr_factors: third is no player of this model \(there are: first, second\)"):
-        make(dataclasses.replace(CONFIG, lr_factors={"third": 2.0}))
+    assert training.row()["second/lr"] == pytest.approx(0.0025)
+    assert "first/lr" not in training.row()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lr_factors": {"third": 2.0}}, {"lr_factors": "third is no player of this model (there are: first, second)"}),
+        ({"warmup_kimg": 0.7}, {"warmup_kimg": "0.7 is longer than the training, kimg 0.6"}),
+        ({"snapshots": 21}, {}),  # then every step is one
+        ({"warmup_kimg": 0.6, "snapshots": 20, "rows": 1000, "lr_factors": {"first": 2.0}}, {}),
+        (
+            {"warmup_kimg": 99, "lr_factors": {"third": 2.0}},
+            {"lr_factors": "third is no player", "warmup_kimg": "99 is longer"},
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_named(changes, words):
+    found = misfits(dataclasses.replace(CONFIG, **changes), Pair())
+    assert found.keys() == words.keys()
+    assert all(word in found[key] for key, word in words.items())
+
+
+def test_a_batch_that_its_groups_cannot_share_is_named(run_config):
+    config = run_config("cyclegan")
+    model = build_model(config)
+    assert misfits(config.train, model) == {}
+    odd = dataclasses.replace(config.train, batch_size=15)
+    assert "15 cannot be shared out equally to the 2 groups" in misfits(odd, model)["batch_size"]
 
 
 def test_weights_decay_and_biases_do_not(make):
@@ -408,9 +464,64 @@ def test_missing_gpu_is_named():
     assert choose_device("cpu") == CPU
 
 
-def test_precision_is_what_was_asked_for():
-    assert choose_precision("fp32", CPU) == torch.float32
-    assert choose_precision("bf16", CPU) == torch.bfloat16
+def test_precision_is_what_was_asked_for(make):
+    class Seen(Pair):
+        def _first(self, batch, step):
+            self.dtype = (batch.x[0, 0] @ batch.x[0, 1]).dtype  # autocast rounds what a product is made of
+            return super()._first(batch, step)
+
+    feed = make().feed
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        training = Training(Seen(), dataclasses.replace(CONFIG, precision=precision), feed, seed=0)
+        training.iterate()
+        assert training.model.dtype == dtype
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """A function that starts the device of a runtime.json; PyTorch's settings are as before in the end."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, torch.get_deterministic_debug_mode())
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def go(deterministic):
+        RuntimeConfig("cpu", 1, deterministic, "tests").save()
+        return start_device()
+
+    yield go
+    cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before[:3]
+    torch.set_deterministic_debug_mode(before[3])
+
+
+def test_nothing_is_rounded_to_tf32(start):
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    cuda.allow_tf32 = cudnn.allow_tf32 = True
+    assert start(False) == CPU
+    assert not cuda.allow_tf32
+    assert not cudnn.allow_tf32
+    assert "tf32" not in {kind.fp32_precision for kind in (torch.backends, cuda, cudnn, cudnn.conv, cudnn.rnn)}
+
+
+def test_cuda_repeats_itself_where_it_is_asked_to(start):
+    start(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    start(True)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.backends.cudnn.benchmark
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused(make, tmp_path):
+    training = make()
+    training.iterate()
+    with Checkpoint(tmp_path / "s") as checkpoint:
+        checkpoint.save({"training": training.state_dict() | {"device": "cuda"}, "log": {}})
+    with pytest.raises(UserError, match=r"begun on cuda, and cpu draws other.*runtime.device"):
+        go(make(), tmp_path / "s")
 
 
 def test_signals_wait_for_the_end_of_the_step():

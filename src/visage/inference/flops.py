@@ -65,7 +65,8 @@ def flops_per_iteration(model: GenerativeModel, batch: Batch) -> float:
     Each phase counts by the share of the iterations in which it runs, which `every` and `span` decide. Gradients are
     those that the loop takes: of the phase's player alone. The model and the global random states stay as they are.
 
-    batch: as large as those of the training, on the model's device; a model with `groups` needs images of each.
+    batch: on the model's device; a model with `groups` needs equally many images of each. Costs are nearly
+        proportional to the number of images, so that a few of them tell what a batch of any size costs.
     """
     twin = copy.deepcopy(model).train()
     devices = [batch.x.device] if batch.x.device.type == "cuda" else []
@@ -81,5 +82,6 @@ def share(phase: Phase) -> float:
 
 def _gradients(model: GenerativeModel, phase: Phase, batch: Batch) -> tuple[Tensor, ...]:
     parameters = [p for module in model.players()[phase.player] for p in module.parameters()]
-    loss, _ = phase.loss(batch, Step(index=0, total=1, generator=torch.Generator().manual_seed(0)))
+    generator = torch.Generator(batch.x.device).manual_seed(0)
+    loss, _ = phase.loss(batch, Step(index=0, total=1, generator=generator))
     return torch.autograd.grad(loss, parameters, allow_unused=True)

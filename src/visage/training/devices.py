@@ -1,24 +1,39 @@
-"""Which processor, in which precision."""
+"""Which processor, and what it promises: how exact its sums are, and whether they repeat."""
 
 import os
 import platform
 import resource
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from visage.config import RuntimeConfig
+from visage.config import Precision, RuntimeConfig
 from visage.errors import UserError
 from visage.results import Footprint
 
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""`train.precision` -> what convolutions and matrix products of a training are computed in."""
+
 
 def start_device() -> torch.device:
-    """Set the number of threads of this process, and choose its device, as configs/runtime.json says.
+    """Set up PyTorch for this process as configs/runtime.json says, and choose its device.
+
+    Products of float32 are computed in float32 everywhere. By default, convolutions on Ampere and later GPUs round
+    their inputs to TF32, 10 bits, which moves the log-likelihoods of deep flows by nats. bf16, where a training asks
+    for it, is the fast way there.
 
     Raises:
         UserError: the file is missing, or there is no such device.
     """
     runtime = RuntimeConfig.load()
     torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = not runtime.deterministic  # the fastest convolutions, which differ from run to run
+    # what `use_deterministic_algorithms` sets, without its import of the compiler, which takes 5 seconds
+    torch.set_deterministic_debug_mode("error" if runtime.deterministic else "default")
+    if runtime.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads it when CUDA starts, and repeats its sums
     return choose_device(runtime.device)
 
 
@@ -39,18 +54,20 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: bf16 where asked for, or, for "auto", where the processor computes it natively."""
-    if wanted == "auto":
-        native = {
-            "cuda": torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0),
-            "cpu": torch.cpu._is_avx512_bf16_supported(),
-        }
-        return torch.bfloat16 if native.get(device.type, False) else torch.float32
-    return torch.bfloat16 if wanted == "bf16" else torch.float32
+def random_states(device: torch.device) -> list[Tensor]:
+    """The states of PyTorch's global generators of random numbers: the CPU's, then the device's if it is another."""
+    own = [] if device.type == "cpu" else [torch.get_device_module(device).get_rng_state()]
+    return [torch.get_rng_state(), *own]
 
 
-def footprint(device: torch.device, precision: torch.dtype) -> Footprint:
+def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Continue the global random numbers where `random_states` of the same kind of device found them."""
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[1])
+
+
+def footprint(device: torch.device, precision: Precision) -> Footprint:
     """What the work was done on, and its peak memory so far: of the GPU where there is one, else of this process."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
@@ -60,6 +77,6 @@ def footprint(device: torch.device, precision: torch.dtype) -> Footprint:
     return Footprint(
         peak_memory_mb=round(peak / 2**20),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        precision=str(precision).removeprefix("torch."),
+        precision=precision,
         threads=torch.get_num_threads(),
     )

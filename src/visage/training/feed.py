@@ -11,6 +11,7 @@ from torch import Tensor
 from visage.errors import UserError
 from visage.maths.pixels import to_float
 from visage.models.base import Batch
+from visage.training.plan import group_count
 
 DEVICE_SHARE = 0.25
 """The images live on the GPU where they take less than this share of its free memory; indexing there costs nothing."""
@@ -57,7 +58,7 @@ class Feed:
         groups: of the model, (N,): batches hold equally many images of each, in order; -1 = left out. None: one kind.
 
     Raises:
-        UserError: there are fewer images, of a group, than a batch holds; the batch cannot be shared out equally.
+        UserError: there are fewer images, of a group, than a batch holds.
     """
 
     def __init__(
@@ -71,16 +72,9 @@ class Feed:
         device: torch.device,
         groups: Tensor | None = None,
     ) -> None:
-        rows = [torch.arange(len(images))] if groups is None else _members(groups, batch_size)
-        for i, members in enumerate(rows):
-            if len(members) < batch_size // len(rows):
-                share, kind = "", ""
-                if groups is not None:
-                    share, kind = f", {batch_size // len(rows)} of each group", f" of group {i} of {len(rows)}"
-                raise UserError(
-                    f"params.yaml: train.batch_size is {batch_size}{share}, "
-                    f"but there are {len(members)} training images{kind}"
-                )
+        if lack := shortage(len(images), groups, batch_size):
+            raise UserError(f"params.yaml: {lack}")
+        rows = [torch.arange(len(images))] if groups is None else _members(groups)
         self.pools = [Pool(members, batch_size // len(rows), seed + 7919 * i) for i, members in enumerate(rows)]
         self.attributes = torch.from_numpy(np.array(attributes)).float().to(device)
         self.images = images
@@ -98,14 +92,21 @@ class Feed:
         return _joined([self._images(pool.order[: n // len(self.pools)], flip=False) for pool in self.pools])
 
     def _images(self, rows: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+        there = self._move(rows)
         if self.on_device is not None:
-            images = self.on_device.index_select(0, rows.to(self.device))
+            images = self.on_device.index_select(0, there)
         else:
-            images = torch.from_numpy(np.take(self.images, rows.numpy(), axis=0)).to(self.device)
+            images = self._move(torch.from_numpy(np.take(self.images, rows.numpy(), axis=0)))
         if flip:
-            mirrored = (torch.rand(len(rows), generator=self.coin) < 0.5).nonzero().flatten().to(self.device)
+            mirrored = self._move((torch.rand(len(rows), generator=self.coin) < 0.5).nonzero().flatten())
             images = images.index_copy(0, mirrored, images.index_select(0, mirrored).flip(2))
-        return images, self.attributes.index_select(0, rows.to(self.device))
+        return images, self.attributes.index_select(0, there)
+
+    def _move(self, values: Tensor) -> Tensor:
+        """To the device; a copy to a GPU is queued, and the next batch is gathered while the GPU is still at work."""
+        if self.device.type == "cuda":
+            return values.pin_memory().to(self.device, non_blocking=True)
+        return values.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the stream."""
@@ -119,12 +120,23 @@ class Feed:
         self.coin.set_state(state["coin"])
 
 
-def _members(groups: Tensor, batch_size: int) -> list[Tensor]:
+def shortage(images: int, groups: Tensor | None, batch_size: int) -> str:
+    """Why the training images cannot fill a batch, as a phrase; "" where they can.
+
+    images: their number N. groups: of the model, (N,), or None, as in `Feed`.
+    """
+    found = [images] if groups is None else [len(rows) for rows in _members(groups)]
+    share = batch_size // len(found)
+    for i, there in enumerate(found):
+        if there < share:
+            each, kind = ("", "") if groups is None else (f", {share} of each group", f" of group {i} of {len(found)}")
+            return f"train.batch_size is {batch_size}{each}, but there are {there} training images{kind}"
+    return ""
+
+
+def _members(groups: Tensor) -> list[Tensor]:
     """The row numbers of each group."""
-    count = max(2, int(groups.max()) + 1)  # a group without any image is noticed as well
-    if batch_size % count:
-        raise UserError(f"params.yaml: train.batch_size {batch_size} cannot be shared out to {count} groups equally")
-    return [(groups == i).nonzero().flatten() for i in range(count)]
+    return [(groups == i).nonzero().flatten() for i in range(group_count(groups))]
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Batch:

@@ -16,16 +16,18 @@ from visage.config import TrainConfig
 from visage.errors import UserError
 from visage.models.base import INITIAL_IMAGES, Batch, GenerativeModel, Phase, Step
 from visage.training.checkpoint import Checkpoint
+from visage.training.devices import DTYPES, random_states, set_random_states
 from visage.training.ema import Ema
 from visage.training.feed import Feed
 from visage.training.interruption import listening
+from visage.training.plan import is_due, learning_rate, moments, total_steps
 
 
 class Observer(Protocol):
     """Receives what happens during a training; nothing that it does changes the training."""
 
     def row(self, values: dict[str, float]) -> None:
-        """A row of the history: step, kimg, lr, `<player>/<term>`, `<player>/grad_norm`."""
+        """A row of the history: step, kimg, lr, `<phase>/<term>`, `<phase>/grad_norm`."""
 
     def validated(self, values: dict[str, float]) -> None:
         """A validation: step, kimg, bits_per_dim."""
@@ -37,13 +39,12 @@ class Observer(Protocol):
 class Training:
     """A model in training: everything that the next step depends on, and the step.
 
-    Two objects with equal `state_dict`s go on identically, bit for bit on a CPU with the same number of threads.
+    Two objects with equal `state_dict`s go on identically: bit for bit on a CPU with the same number of threads, and on
+    a CUDA device that `start_device` has set to be deterministic.
     """
 
-    def __init__(
-        self, model: GenerativeModel, config: TrainConfig, feed: Feed, *, seed: int, autocast: torch.dtype
-    ) -> None:
-        self.model, self.config, self.feed, self.autocast = model, config, feed, autocast
+    def __init__(self, model: GenerativeModel, config: TrainConfig, feed: Feed, *, seed: int) -> None:
+        self.model, self.config, self.feed = model, config, feed
         self.device = feed.device
         self.phases = list(model.phases())
         self.steps = total_steps(config, self.phases)
@@ -51,14 +52,8 @@ class Training:
             player: [p for module in modules for p in module.parameters()]
             for player, modules in model.players().items()
         }
-        unknown = set(config.lr_factors) - set(self.parameters)
-        if unknown:
-            raise UserError(
-                f"params.yaml: train.lr_factors: {min(unknown)} is no player of this model "
-                f"(there are: {', '.join(self.parameters)})"
-            )
         self.optimizers = {player: _optimizer(p, config, self.device) for player, p in self.parameters.items()}
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         self.step = 0
         self.images_shown = 0
         self.terms: dict[str, Tensor] = {}
@@ -79,11 +74,15 @@ class Training:
 
     def _minimise(self, phase: Phase, batch: Batch) -> None:
         parameters, optimizer = self.parameters[phase.player], self.optimizers[phase.player]
-        lr = self.lr(phase.span) * self.config.lr_factors.get(phase.player, 1.0)
+        shared = learning_rate(self.config, self.step, self.steps)
+        lr = learning_rate(self.config, self.step, self.steps, phase.span) * self.config.lr_factors.get(
+            phase.player, 1.0
+        )
         for group in optimizer.param_groups:
             group["lr"] = lr
         moment = Step(self.step, self.steps, self.generator)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast == torch.bfloat16):
+        precision = DTYPES[self.config.precision]
+        with torch.autocast(self.device.type, dtype=precision, enabled=precision != torch.float32):
             loss, terms = phase.loss(batch, moment)
         # gradients of this player alone: nothing leaks into the others, nothing has to be zeroed
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -95,21 +94,9 @@ class Training:
         optimizer.step()
         phase.after()
         named = {"loss": loss, **terms, "grad_norm": norm}
-        if lr != self.lr():
+        if lr != shared:
             named["lr"] = torch.tensor(lr)
-        self.terms |= {f"{phase.player}/{name}": value.detach() for name, value in named.items()}
-
-    def lr(self, span: tuple[float, float] = (0.0, 1.0)) -> float:
-        """Learning rate of the coming step, a function of the step alone; a phase's schedule runs over its span."""
-        config, steps = self.config, self.steps * (span[1] - span[0])
-        step = self.step - self.steps * span[0]
-        done = min(max(step / steps, 0.0), 1.0)
-        warmup = steps * config.warmup_kimg / config.kimg
-        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        fall = 1.0
-        if config.lr_schedule == "cosine":
-            fall = config.lr_final + (1 - config.lr_final) * (1 + math.cos(math.pi * done)) / 2
-        return config.lr * rise * fall
+        self.terms |= {f"{phase.name}/{name}": value.detach() for name, value in named.items()}
 
     @property
     def kimg(self) -> float:
@@ -117,8 +104,14 @@ class Training:
         return self.images_shown / 1000
 
     def row(self) -> dict[str, float]:
-        """The history's row of the step just done; `<player>/lr` where a player has another rate than `lr`."""
-        return {"step": self.step, "kimg": self.kimg, "lr": self.lr()} | {k: float(v) for k, v in self.terms.items()}
+        """The history's row of the step just done; `<phase>/lr` where a phase has another rate than `lr`.
+
+        A phase that is only due now and then has the values of the last time; one whose span is over has none.
+        """
+        done = self.step - 1
+        running = {phase.name for phase in self.phases if done < round(phase.span[1] * self.steps)}
+        terms = {name: float(value) for name, value in self.terms.items() if name.split("/")[0] in running}
+        return {"step": self.step, "kimg": self.kimg, "lr": learning_rate(self.config, done, self.steps)} | terms
 
     def raise_if_not_finite(self) -> None:
         """Raise a UserError that names the first step whose loss or gradient was not finite."""
@@ -136,24 +129,31 @@ class Training:
             "optimizers": {player: o.state_dict() for player, o in self.optimizers.items()},
             "feed": self.feed.state_dict(),
             "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "random": random_states(self.device),
+            "device": self.device.type,
             "step": self.step,
             "images_shown": self.images_shown,
             "terms": dict(self.terms),  # those of lazy phases appear in later rows
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another training of the same run was."""
+        """Continue where another training of the same run was.
+
+        Raises:
+            UserError: that one ran on another kind of device, whose random numbers cannot be continued on this one.
+        """
+        if state["device"] != self.device.type:
+            raise UserError(
+                f"this training was begun on {state['device']}, and {self.device.type} draws other random numbers: set "
+                f"runtime.device in params.yaml to {state['device']}, or delete the training's folder in .scratch"
+            )
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][player])
         self.feed.load_state_dict(state["feed"])
         self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        set_random_states(state["random"], self.device)
         self.step, self.images_shown = state["step"], state["images_shown"]
         self.terms = dict(state["terms"])
 
@@ -194,11 +194,12 @@ def run(
     """Train to the end, from the checkpoint if there is one.
 
     At `config.snapshots` evenly spaced moments the averaged weights are sampled and validated; the weights with the
-    lowest validation value are the outcome, or the last ones where the model has no such measure. Ctrl-C and SIGTERM
-    end it between two steps, after saving.
+    lowest validation value are the outcome, or the last ones where the model has no such measure. At `config.rows`
+    moments the history gets a row. Ctrl-C and SIGTERM end it between two steps, after saving.
 
     Raises:
-        UserError: a loss or gradient was not finite; what was saved before stays.
+        UserError: a loss or gradient was not finite, and what was saved before stays; the checkpoint is of another kind
+            of device.
     """
     log = Log()
     saved = checkpoint.load(training.device)
@@ -227,19 +228,18 @@ def run(
             log.validation.append({"step": training.step, "kimg": training.kimg, "bits_per_dim": value})
             observer.validated(log.validation[-1])
 
-    config = training.config
-    moments = snapshot_steps(training.steps, config.snapshots)
+    snapshots, rows = (moments(training.steps, count) for count in (training.config.snapshots, training.config.rows))
     if training.step == 0:
         snapshot()
     with listening() as interruption, _bar(title, training) as bar:
         for _ in bar:
             training.iterate()
-            if training.step % config.log_every == 0 or training.step == training.steps:
+            if training.step in rows:
                 training.raise_if_not_finite()
                 log.history.append(training.row())
                 observer.row(log.history[-1])
                 bar.set_postfix(_brief(log.history[-1]), refresh=False)
-            if training.step in moments:
+            if training.step in snapshots:
                 snapshot()
             if interruption.signal is not None or checkpoint.due():
                 save()
@@ -251,23 +251,6 @@ def run(
         weights=log.best or last,
         selected_step=log.best_step or training.step,
     )
-
-
-def total_steps(config: TrainConfig, phases: Sequence[Phase]) -> int:
-    """Iterations until `kimg` thousand training images have been shown."""
-    shares = sum((phase.span[1] - phase.span[0]) / phase.every for phase in phases if phase.fresh)
-    return max(1, round(config.kimg * 1000 / (config.batch_size * shares)))
-
-
-def is_due(phase: Phase, step: int, steps: int) -> bool:
-    """Whether the phase runs in iteration `step`, counted from 0, of a training of `steps` iterations."""
-    start, stop = (round(share * steps) for share in phase.span)
-    return start <= step < stop and step % phase.every == 0
-
-
-def snapshot_steps(steps: int, snapshots: int) -> set[int]:
-    """The steps after which to sample and validate; the last step is one of them."""
-    return {math.ceil(steps * (k + 1) / snapshots) for k in range(snapshots)}
 
 
 def _optimizer(parameters: Sequence[Tensor], config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
