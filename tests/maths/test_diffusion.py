@@ -56,31 +56,44 @@ def test_posterior_is_bayes_rule():
 def test_noise_and_image_are_found_again_at_every_time():
     t = torch.tensor([1, 3, 4])
     x0, eps = torch.randn(2, 3, 3, 2, 2, dtype=torch.float64, generator=generator())
-    x_t, v = diffusion.diffuse(x0, eps, ABAR[t]), diffusion.velocity(x0, eps, ABAR[t])
+    scales = diffusion.scales(ABAR[t], x0)
+    x_t, v = diffusion.diffuse(x0, eps, *scales), diffusion.velocity(x0, eps, *scales)
     torch.testing.assert_close(x_t[1], 0.504**0.5 * x0[1] + 0.496**0.5 * eps[1])  # each image at its own time
-    torch.testing.assert_close(diffusion.x0_of_epsilon(x_t, eps, ABAR[t]), x0)
-    torch.testing.assert_close(diffusion.x0_of_velocity(x_t, v, ABAR[t]), x0)
-    torch.testing.assert_close(diffusion.epsilon_of_x0(x_t, x0, ABAR[t]), eps)
+    torch.testing.assert_close(diffusion.x0_of_epsilon(x_t, eps, *scales), x0)
+    torch.testing.assert_close(diffusion.x0_of_velocity(x_t, v, *scales), x0)
+    torch.testing.assert_close(diffusion.epsilon_of_x0(x_t, x0, *scales), eps)
+
+
+def test_the_tables_of_training_are_the_scales_to_the_last_digit_of_float32():
+    abar, x = diffusion.alpha_bars(diffusion.linear_betas(1000)), torch.zeros(4, 3, 2, 2)
+    t = torch.tensor([0, 1, 500, 1000])
+    for table, scale in zip(
+        diffusion.from_tables(diffusion.tables(abar), t, x), diffusion.scales(abar[t], x), strict=True
+    ):
+        assert table.shape == (4, 1, 1, 1)
+        assert torch.equal(table, scale)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_an_output_splits_into_image_and_noise(prediction):
     t = torch.tensor([1, 3, 4])
     x0, eps = torch.randn(2, 3, 3, 2, 2, dtype=torch.float64, generator=generator())
-    x_t, abar = diffusion.diffuse(x0, eps, ABAR[t]), ABAR[t]
-    output = eps if prediction == "epsilon" else diffusion.velocity(x0, eps, abar)
+    abar, scales = ABAR[t], diffusion.scales(ABAR[t], x0)
+    x_t = diffusion.diffuse(x0, eps, *scales)
+    output = eps if prediction == "epsilon" else diffusion.velocity(x0, eps, *scales)
     torch.testing.assert_close(diffusion.split(x_t, output, abar, prediction, clip=False), (x0, eps))
     image, noise = diffusion.split(x_t, output, abar, prediction, clip=True)
     assert x0.abs().max() > 1
     torch.testing.assert_close(image, x0.clamp(-1, 1))
-    torch.testing.assert_close(diffusion.diffuse(image, noise, abar), x_t)  # the noise goes with the clipped image
+    torch.testing.assert_close(diffusion.diffuse(image, noise, *scales), x_t)  # the noise goes with the clipped image
 
 
 def test_velocity_is_the_derivative_along_the_circle():
     # with sqrt(abar) = cos(angle), sqrt(1 - abar) = sin(angle), v = d x_t / d angle (Salimans & Ho 2022, appendix D)
     x0, eps = torch.randn(2, 1, 3, 2, 2, dtype=torch.float64, generator=generator())
-    at = lambda angle: diffusion.diffuse(x0, eps, torch.tensor([math.cos(angle) ** 2], dtype=torch.float64))  # noqa: E731
-    v = diffusion.velocity(x0, eps, torch.tensor([math.cos(0.7) ** 2], dtype=torch.float64))
+    scales = lambda angle: diffusion.scales(torch.tensor([math.cos(angle) ** 2], dtype=torch.float64), x0)  # noqa: E731
+    at = lambda angle: diffusion.diffuse(x0, eps, *scales(angle))  # noqa: E731
+    v = diffusion.velocity(x0, eps, *scales(0.7))
     torch.testing.assert_close((at(0.7 + 1e-5) - at(0.7 - 1e-5)) / 2e-5, v, rtol=1e-8, atol=1e-8)
 
 

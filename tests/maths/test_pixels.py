@@ -33,6 +33,18 @@ def test_dequantised_values_fall_into_their_own_bin(u):
     assert torch.equal((256 * y).floor().to(torch.uint8), ALL.permute(0, 3, 1, 2))
 
 
+def test_the_middle_of_a_bin_and_the_way_back():
+    x = pixels.to_float(ALL)
+    y = pixels.to_middle(x)
+    torch.testing.assert_close(y, pixels.dequantize(x, torch.tensor(0.5)), rtol=0, atol=1e-7)
+    torch.testing.assert_close(pixels.from_middle(y), x, rtol=0, atol=1e-6)
+    between = torch.tensor([-1.2, -0.3333, 0.5, 1.7], dtype=torch.float64)  # neither rounded nor clamped
+    torch.testing.assert_close(pixels.from_middle(pixels.to_middle(between)), between)
+    # wherever in its bin y lies, the picture shows the bin
+    for u in (0.001, 0.5, 0.999):
+        assert torch.equal(pixels.to_uint8(pixels.from_middle(pixels.dequantize(x, torch.tensor(u)))), ALL)
+
+
 def test_levels_are_rounded_to_the_bit_and_have_the_gradient_of_what_is_rounded():
     x = (3 * torch.rand(10_000, generator=torch.Generator().manual_seed(0)) - 1.5).requires_grad_()
     v = pixels.levels(x)

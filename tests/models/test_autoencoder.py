@@ -64,8 +64,8 @@ def test_latents_are_draws_of_the_posterior_with_its_spread():
     m, x = model(), smooth(1)
     with torch.no_grad():
         mu, logvar = m.posterior(x)
-        g = generator(5)
-        z = m.compress(x.expand(2000, -1, -1, -1), g)
+        eps = torch.randn(2000, *m.latent_shape, generator=generator(5))
+        z = m.compress(x.expand(2000, -1, -1, -1), eps)
     assert z.shape[1:] == m.latent_shape == (2, 4, 4)
     torch.testing.assert_close(z.mean(0), mu[0], rtol=0, atol=0.2 * float(logvar.exp().sqrt().max()))
     torch.testing.assert_close(z.std(0), (logvar[0] / 2).exp(), rtol=0.1, atol=0)

@@ -19,6 +19,7 @@ from tests.models.helpers import (
     step,
     uniform,
 )
+from visage.maths import diffusion
 from visage.models import base
 from visage.models.conditional_diffusion import ConditionalDiffusion, ConditionalDiffusionConfig
 
@@ -62,7 +63,7 @@ def exact(s, shift=0, alpha_bars=None, **changes):
         changes = {"timesteps": len(alpha_bars) - 1, "sampling_steps": 1, "bound_terms": 2} | changes
     m = model(**changes).double()
     if alpha_bars is not None:
-        m.alpha_bars = alpha_bars
+        m.alpha_bars, m.tables = alpha_bars, diffusion.tables(alpha_bars)
     m.denoiser = Exact(m.alpha_bars, m.config.prediction, s, shift)
     return m
 
@@ -227,7 +228,7 @@ def seeds(n):
     return [generator(int(torch.randint(2**62, (1,), generator=g))) for _ in range(n)]
 
 
-def test_images_have_the_attributes_that_were_wished():
+def test_images_have_the_attributes_that_were_given():
     m = exact(0.2, guidance=0.0)
     wanted = (ALL_Y - 0.5).mean(1)
     found = m.sample_given(ALL_Y, generator())

@@ -152,28 +152,28 @@ def test_losses_of_known_opinions():
     torch.testing.assert_close(m.generator_loss(real, step())[0], torch.tensor(0.5))  # no hinge for the generator
 
 
-def test_the_discriminator_is_asked_about_the_attributes_that_were_wished():
+def test_the_discriminator_is_asked_about_the_attributes_that_the_generator_received():
     real = batch()
     m = model()
-    wished, seen = inputs_of(m.generator), inputs_of(m.discriminator)
+    received, seen = inputs_of(m.generator), inputs_of(m.discriminator)
     m.discriminator_loss(real, step())
-    (_, y), (x, both) = wished[0], seen[0]
+    (_, y), (x, both) = received[0], seen[0]
     assert torch.equal(x[:16], real.x)
     assert torch.equal(both[:16], 2 * real.y - 1)
     assert torch.equal(both[16:], y)
     m.generator_loss(real, step())
-    (z, y), (x, same) = wished[1], seen[1]
+    (z, y), (x, same) = received[1], seen[1]
     assert torch.equal(same, y)
     torch.testing.assert_close(x, m.generator(z, y))
 
 
-def test_wishes_are_whole_rows_of_training_attributes():
+def test_the_generator_receives_whole_rows_of_training_attributes():
     m, real = model(), batch(400)
-    _, wished = m.wishes(real, step())
-    assert not torch.equal(wished, signs(real.y))
+    _, y = m.inputs(real, step())
+    assert not torch.equal(y, signs(real.y))
     rows = lambda y: sorted(map(tuple, y.tolist()))  # noqa: E731
-    assert rows(wished) == rows(signs(real.y))  # the counts of all combinations: the joint, not the margins alone
-    assert not ((wished[:, 0] < 0) & (wished[:, 1] < 0)).any()
+    assert rows(y) == rows(signs(real.y))  # the counts of all combinations: the joint, not the margins alone
+    assert not ((y[:, 0] < 0) & (y[:, 1] < 0)).any()
 
 
 def test_attributes_alone_do_not_tell_what_is_generated():
@@ -220,8 +220,8 @@ def test_both_players_come_to_heed_the_attributes():
         x, y = batches[-1].x, signs(batches[-1].y)
         turned = y * torch.tensor([-1.0, 1, 1])
         assert (m.discriminator(x, y) > m.discriminator(x, turned)).all()
-        wished = torch.tensor([[1.0, 0, 0], [0, 0, 0]])
-        bright, dark = m.sample_given(wished.repeat(8, 1), generator()).mean((1, 2, 3)).reshape(8, 2).T
+        y = torch.tensor([[1.0, 0, 0], [0, 0, 0]])
+        bright, dark = m.sample_given(y.repeat(8, 1), generator()).mean((1, 2, 3)).reshape(8, 2).T
     assert (bright > dark + 0.2).all()
 
 
@@ -248,7 +248,7 @@ def test_samples_attributes_follow_the_training_rows():
 
 
 @torch.no_grad()
-def test_wished_samples_share_their_noise_and_differ_in_the_wish():
+def test_samples_of_other_attributes_share_their_noise():
     m = model().eval()
     y = people(6)
     images = m.sample_given(y, generator())
@@ -264,10 +264,10 @@ def test_absent_attributes_are_heard():
     m = model()
     with torch.no_grad():
         m.generator.embed.bias.zero_()
-    wished = inputs_of(m.eval().generator)
+    received = inputs_of(m.eval().generator)
     m.sample_given(torch.zeros(2, 3), generator())
-    assert (wished[0][1] == -1).all()
-    assert m.generator.embed(wished[0][1]).abs().min() > 0
+    assert (received[0][1] == -1).all()
+    assert m.generator.embed(received[0][1]).abs().min() > 0
 
 
 @torch.no_grad()

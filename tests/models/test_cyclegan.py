@@ -233,12 +233,12 @@ def test_the_history_is_that_of_a_plain_list():
     for i in range(30):
         new = [3.0 * i, 3.0 * i + 1, 3.0 * i + 2]
         expected = []
-        for image in new:
+        places, swaps = torch.randint(2, (3,), generator=twin).tolist(), torch.rand(3, generator=twin).tolist()
+        for image, place, swap in zip(new, places, swaps, strict=True):
             if len(stored) < 2:
                 stored.append(image)
                 expected.append(image)
-            elif torch.rand((), generator=twin) < 0.5:
-                place = int(torch.randint(2, (), generator=twin))
+            elif swap < 0.5:
                 expected.append(stored[place])
                 stored[place] = image
                 exchanged += 1
@@ -252,7 +252,6 @@ def test_the_history_is_that_of_a_plain_list():
 def test_the_history_first_keeps_what_it_gives_out():
     history, g = History(5, 2), generator()
     assert first(history.exchange(images(1, 2, 3), g)) == [1, 2, 3]
-    assert torch.equal(g.get_state(), generator().get_state())  # nothing is left to chance yet
     assert first(history.images) == [1, 2, 3, 0, 0]
     assert history.count == 3
 

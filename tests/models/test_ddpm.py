@@ -20,7 +20,7 @@ from tests.models.helpers import (
     step,
     unlabelled,
 )
-from visage.maths.diffusion import variances
+from visage.maths import diffusion
 from visage.models import base
 from visage.models.ddpm import DDPM, DDPMConfig
 
@@ -48,7 +48,8 @@ def model(size=16, alpha_bars=None, **changes):
         changes = {"timesteps": len(alpha_bars) - 1, "sampling_steps": 1, "bound_terms": 2} | changes
     m = DDPM(dataclasses.replace(SMALL, **changes), size).eval()
     if alpha_bars is not None:
-        m.alpha_bars, m.variances = alpha_bars, variances(alpha_bars, m.config.variance)
+        m.alpha_bars, m.tables = alpha_bars, diffusion.tables(alpha_bars)
+        m.variances = diffusion.variances(alpha_bars, m.config.variance)
     return m
 
 
@@ -191,7 +192,7 @@ def test_images_stay_in_range_and_the_noise_follows(prediction):
 
 
 def test_variances_of_four_steps():
-    small, large = (variances(FOUR, kind)[1:].tolist() for kind in ("small", "large"))
+    small, large = (diffusion.variances(FOUR, kind)[1:].tolist() for kind in ("small", "large"))
     assert small == pytest.approx([0.0714286, 0.0714286, 0.1693548, 0.2844037], abs=1e-7)
     assert large == pytest.approx([0.0714286, 0.2, 0.3, 0.4], abs=1e-7)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from tests.models.flow_laws import FlowLaws, jacobian_of, layers_of, trained_on
 from tests.models.helpers import generator, smooth, unlabelled
+from visage.maths.pixels import to_uint8
 from visage.maths.units import bits_per_dim
 from visage.models import base, glow
 from visage.models.glow import AffineCoupling, Glow, GlowConfig, Split, TopPrior, ZeroConv, level, step_of_flow
@@ -189,6 +190,8 @@ def trained() -> tuple[Glow, float]:
 
 
 class TestLaws(FlowLaws):
+    offset = 0.5
+
     @staticmethod
     def build(size: int = 8, random: bool = True) -> Glow:
         return model(size, random=random)
@@ -198,10 +201,10 @@ def test_every_grey_value_lies_within_a_half_and_comes_back():
     flow = model(random=False)
     flow.flow = Chain()
     x = (torch.arange(256.0) / 127.5 - 1)[:192].view(1, 3, 8, 8)
-    for u in (0.0, 0.5, 0.999):
+    for u in (0.001, 0.5, 0.999):
         y = flow.observe(x, torch.tensor(u))
         torch.testing.assert_close(y.flatten(), (torch.arange(192) + u) / 256 - 0.5)
-        torch.testing.assert_close(flow.decode(y.flatten(1)), x)
+        assert torch.equal(to_uint8(flow.decode(y.flatten(1))), to_uint8(x))
 
 
 @torch.no_grad()
@@ -211,10 +214,9 @@ def test_temperature_scales_the_noise_of_every_level(trained):
     assert list(variants) == ["T 1", "T 0.8", "T 0.7", "T 0.5"]
     assert torch.equal(variants["T 1"](3, generator(9)), flow.sample(3, generator(9)))
     cool = variants["T 0.5"](3, generator(9))
-    assert torch.equal(cool, flow.decode(0.5 * flow.prior(3, generator(9))))
-    noise, code = flow.prior(3, generator(9)), flow.encode(cool)
-    slope = (noise * code).sum() / noise.square().sum()
-    assert slope.item() == pytest.approx(0.5, abs=0.05)  # but for the rounding to 8 bits
+    noise = flow.prior(3, generator(9))
+    assert torch.equal(cool, flow.decode(0.5 * noise).clamp(-1, 1))
+    torch.testing.assert_close(flow.encode(flow.decode(0.5 * noise)), 0.5 * noise, rtol=1e-3, atol=1e-3)
 
 
 def test_capabilities_are_those_of_the_mathematics():

@@ -312,7 +312,7 @@ def test_path_lengths_of_a_linear_generator(monkeypatch):
     weights, scale = torch.nn.Parameter(randn(768, 6)), torch.tensor([1.0, 2.0, 3.0, 4.0])
     m.synthesis.forward = lambda ws, noise: (scale[:, None] * (ws.sum(1) @ weights.T)).reshape(-1, 3, 16, 16)
     y, usual = chirp(4, 3, 16, 16), torch.randn
-    monkeypatch.setattr(torch, "randn", lambda *size, **kw: y if size == (y.shape,) else usual(*size, **kw))
+    monkeypatch.setattr(torch, "randn", lambda size, **kw: y if size == y.shape else usual(size, **kw))
     m.pl_mean.fill_(2.0)
     loss, terms = m.path_length(batch(8), step())  # half of the batch
     unit = (weights.T @ (y.reshape(4, -1) / 16).T).norm(dim=0)

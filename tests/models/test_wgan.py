@@ -8,7 +8,7 @@ from torch import nn
 from tests.models.helpers import batch, generator, parameters, step, train, uniform, unlabelled
 from visage.models import base
 from visage.models.wgan import WGAN, ResidualBlock, WGANConfig
-from visage.training.loop import total_steps
+from visage.training.plan import total_steps
 
 CLIP = WGANConfig(
     constraint="clip",

@@ -49,37 +49,56 @@ def alpha_bars(betas: Tensor) -> Tensor:
     return torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
 
 
-# --- Forward. `abar` is one number for all images or (B, 1, 1, 1)
+# --- Forward. a = sqrt(abar_t) and sigma = sqrt(1 - abar_t) are (B, 1, 1, 1), from `scales` or `from_tables`
 
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
-    """Reshape (B,) coefficients, such as `abar[t]`, to multiply x (B, C, s, s), with its device and dtype."""
+    """Reshape (B,) coefficients to multiply x (B, C, s, s), with its device and dtype."""
     return values.to(x.device, x.dtype).reshape(-1, 1, 1, 1)
 
 
-def diffuse(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020, eq. 4). abar: (B,), float64."""
-    return per_image(abar.sqrt(), x0) * x0 + per_image((1 - abar).sqrt(), x0) * eps
+def scales(abar: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The scales a and sigma of image and noise for abar (B,), float64, to multiply x (B, C, s, s)."""
+    return per_image(abar.sqrt(), x), per_image((1 - abar).sqrt(), x)
 
 
-def velocity(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """Velocity v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans & Ho 2022, section 4). abar: (B,), float64."""
-    return per_image(abar.sqrt(), x0) * eps - per_image((1 - abar).sqrt(), x0) * x0
+def tables(alpha_bars: Tensor) -> Tensor:
+    """The scales at every t, (2, T + 1) float32, to be a buffer: training looks them up without leaving its device.
+
+    Both are rounded from float64, so that sigma keeps its digits near t = 0; not every device has float64.
+    """
+    return torch.stack([alpha_bars.sqrt(), (1 - alpha_bars).sqrt()]).float()
 
 
-def x0_of_velocity(x_t: Tensor, v: Tensor, abar: Tensor) -> Tensor:
-    """Image x_0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v. abar: (B,), float64."""
-    return per_image(abar.sqrt(), v) * x_t - per_image((1 - abar).sqrt(), v) * v
+def from_tables(tables: Tensor, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The scales a and sigma at times t (B,), integers on the device of the tables, to multiply x (B, C, s, s)."""
+    a, sigma = tables[:, t]
+    return per_image(a, x), per_image(sigma, x)
 
 
-def x0_of_epsilon(x_t: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """Image x_0 = (x_t - sqrt(1 - abar_t) eps) / sqrt(abar_t). abar: (B,), float64."""
-    return (x_t - per_image((1 - abar).sqrt(), eps) * eps) / per_image(abar.sqrt(), eps)
+def diffuse(x0: Tensor, eps: Tensor, a: Tensor, sigma: Tensor) -> Tensor:
+    """x_t = a x_0 + sigma eps (Ho et al. 2020, eq. 4)."""
+    return a * x0 + sigma * eps
 
 
-def epsilon_of_x0(x_t: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
-    """Noise eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t). abar: (B,), float64, less than 1."""
-    return (x_t - per_image(abar.sqrt(), x0) * x0) / per_image((1 - abar).sqrt(), x0)
+def velocity(x0: Tensor, eps: Tensor, a: Tensor, sigma: Tensor) -> Tensor:
+    """Velocity v = a eps - sigma x_0 (Salimans & Ho 2022, section 4)."""
+    return a * eps - sigma * x0
+
+
+def x0_of_velocity(x_t: Tensor, v: Tensor, a: Tensor, sigma: Tensor) -> Tensor:
+    """Image x_0 = a x_t - sigma v."""
+    return a * x_t - sigma * v
+
+
+def x0_of_epsilon(x_t: Tensor, eps: Tensor, a: Tensor, sigma: Tensor) -> Tensor:
+    """Image x_0 = (x_t - sigma eps) / a."""
+    return (x_t - sigma * eps) / a
+
+
+def epsilon_of_x0(x_t: Tensor, x0: Tensor, a: Tensor, sigma: Tensor) -> Tensor:
+    """Noise eps = (x_t - a x_0) / sigma, for sigma above 0."""
+    return (x_t - a * x0) / sigma
 
 
 def split(x_t: Tensor, output: Tensor, abar: Tensor, prediction: Prediction, *, clip: bool) -> tuple[Tensor, Tensor]:
@@ -87,12 +106,13 @@ def split(x_t: Tensor, output: Tensor, abar: Tensor, prediction: Prediction, *, 
 
     clip: restrict x_0 to [-1, 1], the range of pixels; eps is then the noise that goes with the clipped image.
     """
-    x0 = (x0_of_epsilon if prediction == "epsilon" else x0_of_velocity)(x_t, output, abar)
+    a, sigma = scales(abar, x_t)
+    x0 = (x0_of_epsilon if prediction == "epsilon" else x0_of_velocity)(x_t, output, a, sigma)
     if clip:
         x0 = x0.clamp(-1, 1)
     elif prediction == "epsilon":
         return x0, output
-    return x0, epsilon_of_x0(x_t, x0, abar)
+    return x0, epsilon_of_x0(x_t, x0, a, sigma)
 
 
 # --- Backward, from t to an earlier s
@@ -193,7 +213,7 @@ def variational_bound(
     """
 
     def noisy(t: Tensor) -> Tensor:
-        return diffuse(x, noise.randn_each(rows, x.shape[1:], x.device), alpha_bars[t])
+        return diffuse(x, noise.randn_each(rows, x.shape[1:], x.device), *scales(alpha_bars[t], x))
 
     last = alpha_bars[-1]
     rate = standard_normal_kl(float(last.sqrt()) * x, (1 - last).log().to(x)).sum((1, 2, 3))  # L_T

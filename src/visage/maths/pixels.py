@@ -41,6 +41,19 @@ def dequantize(x: Tensor, u: Tensor) -> Tensor:
     return (levels(x) + u) / LEVELS
 
 
+def to_middle(x: Tensor) -> Tensor:
+    """x11 to y01 in the middle of its bin, (v + 1/2) / 256, same shape; v, and so x, may lie between 8-bit values."""
+    return ((x + 1.0) * 127.5 + 0.5) / LEVELS
+
+
+def from_middle(y: Tensor) -> Tensor:
+    """The x11 that `to_middle` maps to y, any real number: of the value v = 256 y - 1/2, neither rounded nor clamped.
+
+    `to_uint8` of it is floor(256 y), the value in whose bin y lies (on the border of two, either).
+    """
+    return (LEVELS * y - 0.5) / 127.5 - 1.0
+
+
 def quantization_nats(dims: int) -> float:
     """D log 256: what to subtract from the log-density of y01 to get nats of the 8-bit image."""
     return dims * math.log(LEVELS)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from visage.maths import noise
-from visage.maths.diffusion import Predict, ddim_coefficients, diffuse, spaced_times
+from visage.maths.diffusion import Predict, ddim_coefficients, diffuse, scales, spaced_times
 from visage.maths.likelihoods import HALF_BIN
 
 REDRAWN = (0.1, 0.25, 0.5)
@@ -60,7 +60,7 @@ def ddim_inverse(x: Tensor, times: Sequence[int], predict: Predict, alpha_bars: 
 def noised(x: Tensor, probe: Tensor, share: float, alpha_bars: Tensor) -> tuple[Tensor, Tensor]:
     """Return x_t at t = share * T (rounded, at least 1), all images with the noise `probe` (C, s, s), and t, (B,)."""
     t = torch.full((len(x),), max(1, round(share * (len(alpha_bars) - 1))))
-    return diffuse(x, probe.expand_as(x), alpha_bars[t]), t
+    return diffuse(x, probe.expand_as(x), *scales(alpha_bars[t], x)), t
 
 
 def denoising_error(x: Tensor, shares: Sequence[float], probes: Tensor, predict: Predict, alpha_bars: Tensor) -> Tensor:

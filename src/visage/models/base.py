@@ -5,8 +5,9 @@ Conventions that hold in every model file:
 * Images cross every border as float32 `(B, 3, S, S)` in [-1, 1], where 8-bit value v is v / 127.5 - 1.
 * Log-likelihoods are natural logs of the probability of the 8-bit image, summed over its D = 3*S*S dimensions:
   `(B,)`, in nats per image. `visage.maths.units.bits_per_dim` is the one place where they become bits.
-* Noise comes from a `torch.Generator` on the CPU that the caller passes in. Image i of a sample does not depend on how
-  many images are drawn with it (`visage.maths.noise`).
+* Noise comes from a `torch.Generator` that the caller passes in: losses draw it on the generator's device, which is
+  that of the images; capabilities on the CPU, so that image i of a sample depends neither on the device nor on how many
+  images are drawn with it (`visage.maths.noise`).
 * A capability is a Protocol below. A model implements it or says in `why_not` why its mathematics does not allow it.
 """
 
@@ -76,6 +77,8 @@ class Phase:
     after: called once the parameters have been updated (weight clipping).
     span: the part of the training in which this phase runs, from the first share of the steps (included) to the second
         (excluded). A model that is trained in two stages has one phase for each.
+    name: under which its loss and terms are logged, the player's where it is left out. Where a player has phases with
+        different losses, each needs its own.
     """
 
     player: str
@@ -84,6 +87,11 @@ class Phase:
     fresh: bool = True
     after: Callable[[], None] = _nothing
     span: tuple[float, float] = (0.0, 1.0)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Name it after its player."""
+        object.__setattr__(self, "name", self.name or self.player)
 
 
 class GenerativeModel(nn.Module, ABC):
@@ -228,8 +236,8 @@ class Compresses(Protocol):
     latent_shape: tuple[int, int, int]
     """(C, s, s) of one image."""
 
-    def compress(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a draw of q(z | x), (B, C, s, s), for x (B, 3, S, S)."""
+    def compress(self, x: Tensor, eps: Tensor) -> Tensor:
+        """Return draws of q(z | x), (B, C, s, s), for x (B, 3, S, S) and eps (B, C, s, s) drawn from N(0, I)."""
         ...
 
     def decompress(self, z: Tensor) -> Tensor:
@@ -281,7 +289,10 @@ class Decodes(Protocol):
         ...
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return (B, 3, S, S) in [-1, 1] for z (B, latent_dim)."""
+        """Return (B, 3, S, S) for z (B, latent_dim), in [-1, 1] but where it inverts `encode` exactly.
+
+        Such an inverse (a flow's) is neither rounded nor clamped, so that |x - decode(encode(x))| is its own error.
+        """
         ...
 
 

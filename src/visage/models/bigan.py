@@ -196,7 +196,7 @@ class BiGAN(GenerativeModel):
 
     def z(self, batch: Batch, step: Step) -> Tensor:
         """One code for each image of the batch."""
-        return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
+        return noise.normal((len(batch.x), self.config.latent_dim), step.generator, batch.x.device)
 
     # Capabilities
 

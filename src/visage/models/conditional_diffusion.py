@@ -114,6 +114,7 @@ class ConditionalDiffusion(GenerativeModel):
     score_calls = len(OOD_TIMES)
     slow_ood_calls = samplers.REDRAWING_CALLS
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+    tables: Tensor
     rows: Tensor
     probes: Tensor
 
@@ -123,8 +124,9 @@ class ConditionalDiffusion(GenerativeModel):
         self.likelihood_calls = config.bound_terms
         self.sample_calls = config.sampling_steps * (2 if config.guidance else 1)
         self.denoiser = Denoiser(config, size)
-        # this is not a buffer, so that it stays float64 and on the CPU, where t is drawn
+        # this is not a buffer, so that it stays float64 and on the CPU, where samplers count t
         self.alpha_bars = diffusion.alpha_bars(diffusion.cosine_betas(config.timesteps))
+        self.register_buffer("tables", diffusion.tables(self.alpha_bars), persistent=False)
         self.register_buffer("rows", torch.zeros(INITIAL_IMAGES, len(config.attributes)))
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
 
@@ -148,17 +150,17 @@ class ConditionalDiffusion(GenerativeModel):
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Algorithm 1: each image has its own random time, and an independent draw decides if it loses its y."""
         x0, n = batch.x, len(batch.x)
-        t = torch.randint(1, self.config.timesteps + 1, (n,), generator=step.generator)
-        eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
-        known = torch.rand(n, generator=step.generator) >= self.config.p_uncond
-        abar = self.alpha_bars[t]
-        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, abar)
-        output = self.output(diffusion.diffuse(x0, eps, abar), t, batch.y, known)
+        t = noise.integers(1, self.config.timesteps + 1, n, step.generator, x0.device)
+        eps = noise.normal(x0.shape, step.generator, x0.device)
+        known = noise.uniform((n,), step.generator, x0.device) >= self.config.p_uncond
+        a, sigma = diffusion.from_tables(self.tables, t, x0)
+        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, a, sigma)
+        output = self.output(diffusion.diffuse(x0, eps, a, sigma), t, batch.y, known)
         return (output - target).square().mean(), {}
 
     def output(self, x_t: Tensor, t: Tensor, y: Tensor, known: Tensor) -> Tensor:
-        """The network's prediction for x_t (B, 3, S, S); t (B,), integers, and known (B,) are on the CPU."""
-        prediction: Tensor = self.denoiser(x_t, self.time(t, x_t), y.to(x_t.device), known.to(x_t.device))
+        """The network's prediction for x_t (B, 3, S, S), t (B,), integers, and y (B, A) where known (B,) is True."""
+        prediction: Tensor = self.denoiser(x_t, self.time(t, x_t), y, known)
         return prediction
 
     def time(self, t: Tensor, x_t: Tensor) -> Tensor:
@@ -167,11 +169,12 @@ class ConditionalDiffusion(GenerativeModel):
 
     def unconditional(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The network's prediction for the null token."""
-        return self.output(x_t, t, self.rows[:1].expand(len(x_t), -1), torch.zeros(len(x_t), dtype=torch.bool))
+        known = torch.zeros(len(x_t), dtype=torch.bool, device=x_t.device)
+        return self.output(x_t, t, self.rows[:1].expand(len(x_t), -1), known)
 
     def guided(self, x_t: Tensor, t: Tensor, y: Tensor, w: float) -> Tensor:
         """Eq. 6: (1 + w) times the prediction for y minus w times that for the null token, both from one call."""
-        known = torch.ones(len(x_t), dtype=torch.bool)
+        known = torch.ones(len(x_t), dtype=torch.bool, device=x_t.device)
         if w == 0:
             return self.output(x_t, t, y, known)
         x_t, t, y, known = (torch.cat(pair) for pair in ((x_t, x_t), (t, t), (y, y), (known, ~known)))

@@ -200,26 +200,25 @@ class ConditionalGAN(GenerativeModel):
 
     def discriminator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Push real pairs above 1 and generated ones below -1."""
-        z, wished = self.wishes(batch, step)
+        z, y = self.inputs(batch, step)
         with torch.no_grad():
-            fakes = self.generator(z, wished)
+            fakes = self.generator(z, y)
         # one pass: without batch normalisation images do not affect each other, and W_SN is the same for both kinds
-        both = self.discriminator(torch.cat([batch.x, fakes]), torch.cat([signs(batch.y), wished]))
+        both = self.discriminator(torch.cat([batch.x, fakes]), torch.cat([signs(batch.y), y]))
         real, fake = both.chunk(2)
         loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         return loss, {"d_real": real.detach().mean(), "d_fake": fake.detach().mean()}
 
     def generator_loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Raise D for generated pairs, each with the attributes that were asked for."""
-        z, wished = self.wishes(batch, step)
-        return -self.discriminator(self.generator(z, wished), wished).mean(), {}
+        """Raise D for generated pairs, each with the attributes that G received."""
+        z, y = self.inputs(batch, step)
+        return -self.discriminator(self.generator(z, y), y).mean(), {}
 
-    def wishes(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """One code for each image of the batch, and the batch's rows of attributes, as signs, in random order."""
-        n = len(batch.x)
-        z = torch.randn(n, self.config.latent_dim, generator=step.generator).to(batch.x.device)
-        order = torch.randperm(n, generator=step.generator).to(batch.y.device)
-        return z, signs(batch.y[order])
+    def inputs(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """G's inputs: a code for each image of the batch, and the batch's rows of attributes as signs, shuffled."""
+        z = noise.normal((len(batch.x), self.config.latent_dim), step.generator, batch.x.device)
+        order = torch.randperm(len(batch.y), generator=step.generator, device=step.generator.device)
+        return z, signs(batch.y[order.to(batch.y.device)])
 
     # Capabilities
 

@@ -35,6 +35,7 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
+from visage.maths import noise
 from visage.models.base import (
     NO_DENSITY,
     Batch,
@@ -82,9 +83,23 @@ def initialize(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def conv(ins: int, outs: int, kernel: int, bias: bool = False) -> nn.Conv2d:
+def reflect(x: Tensor, width: int) -> Tensor:
+    """Continue x (B, C, H, W) on all sides by its mirror image; PyTorch's own cannot repeat its gradient on GPUs."""
+    for dim in (2, 3):
+        before, after = x.narrow(dim, 1, width), x.narrow(dim, x.shape[dim] - 1 - width, width)
+        x = torch.cat([before.flip(dim), x, after.flip(dim)], dim)
+    return x
+
+
+class Conv(nn.Conv2d):
     """A convolution that preserves the image's size, with reflection padding."""
-    return nn.Conv2d(ins, outs, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
+
+    def __init__(self, ins: int, outs: int, kernel: int, bias: bool = False) -> None:
+        super().__init__(ins, outs, kernel, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ins, s, s) to (B, outs, s, s)."""
+        return super().forward(reflect(x, self.kernel_size[0] // 2))
 
 
 class Residual(nn.Module):
@@ -92,7 +107,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        first, second = conv(channels, channels, 3), conv(channels, channels, 3)
+        first, second = Conv(channels, channels, 3), Conv(channels, channels, 3)
         self.layers = nn.Sequential(first, nn.InstanceNorm2d(channels), nn.ReLU(), second, nn.InstanceNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,14 +129,14 @@ class Generator(nn.Module):
             )
         channels, kernel = 3 * config.patch**2, 7 if config.patch == 1 else 3
         widths = [config.width << i for i in range(config.halvings + 1)]
-        layers: list[nn.Module] = [conv(channels, widths[0], kernel), nn.InstanceNorm2d(widths[0]), nn.ReLU()]
+        layers: list[nn.Module] = [Conv(channels, widths[0], kernel), nn.InstanceNorm2d(widths[0]), nn.ReLU()]
         for i, o in pairwise(widths):
             layers += [nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.InstanceNorm2d(o), nn.ReLU()]
         layers += [Residual(widths[-1]) for _ in range(config.blocks)]
         for i, o in pairwise(widths[::-1]):
             up = nn.ConvTranspose2d(i, o, 3, 2, 1, output_padding=1, bias=False)
             layers += [up, nn.InstanceNorm2d(o), nn.ReLU()]
-        layers += [conv(widths[0], channels, kernel, bias=True)]
+        layers += [Conv(widths[0], channels, kernel, bias=True)]
         self.layers = nn.Sequential(nn.PixelUnshuffle(config.patch), *layers, nn.PixelShuffle(config.patch))
         self.apply(initialize)
 
@@ -180,19 +195,21 @@ class History(nn.Module):
         Until the history is full, images are stored and returned. After that, with probability 1/2 an image replaces a
         random stored one, which is returned in its place; otherwise the image itself is returned.
         """
-        length, count, out = len(self.images), int(self.count), []
-        for image in new:
-            given = image
-            if count < length:
-                self.images[count] = image
-                count += 1
-            elif length and torch.rand((), generator=generator) < 0.5:
-                place = int(torch.randint(length, (), generator=generator))
-                given = self.images[place].clone()
-                self.images[place] = image
-            out.append(given)
-        self.count.fill_(count)
-        return torch.stack(out)
+        length, n, device = len(self.images), len(new), new.device
+        if length == 0:
+            return new
+        order = self.count + torch.arange(n, device=device)
+        room = order < length  # for these images the history is not yet full
+        place = torch.where(room, order, noise.integers(0, length, n, generator, device))
+        swap = noise.uniform((n,), generator, device) < 0.5
+        given = []
+        # one after the other, since an image may meet one of its own batch; on the device, which nothing waits for
+        for image, at, is_free, is_swapped in zip(torch.split(new, 1), torch.split(place, 1), room, swap, strict=True):
+            stored = self.images.index_select(0, at)
+            self.images.index_copy_(0, at, torch.where(is_free | is_swapped, image, stored))
+            given.append(torch.where(is_swapped & ~is_free, stored, image))
+        self.count.add_(n).clamp_(max=length)
+        return torch.cat(given)
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:

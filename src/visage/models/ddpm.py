@@ -81,6 +81,7 @@ class DDPM(GenerativeModel):
     score_calls = len(OOD_TIMES)
     slow_ood_calls = samplers.REDRAWING_CALLS
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
+    tables: Tensor
     probes: Tensor
 
     def __init__(self, config: DDPMConfig, size: int) -> None:
@@ -99,9 +100,10 @@ class DDPM(GenerativeModel):
             patch=config.patch,
         )
         betas = diffusion.linear_betas if config.schedule == "linear" else diffusion.cosine_betas
-        # these are not buffers, so that they stay float64 and on the CPU, where t is drawn
+        # these are not buffers, so that they stay float64 and on the CPU, where samplers count t
         self.alpha_bars = diffusion.alpha_bars(betas(config.timesteps))
         self.variances = diffusion.variances(self.alpha_bars, config.variance)
+        self.register_buffer("tables", diffusion.tables(self.alpha_bars), persistent=False)
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
 
     def players(self) -> Mapping[str, Sequence[UNet]]:
@@ -115,14 +117,14 @@ class DDPM(GenerativeModel):
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """L_simple (eq. 14), or its counterpart for v; mean over dimensions and images, each at a random time."""
         x0 = batch.x
-        t = torch.randint(1, self.config.timesteps + 1, (len(x0),), generator=step.generator)
-        eps = torch.randn(x0.shape, generator=step.generator).to(x0.device)
-        abar = self.alpha_bars[t]
-        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, abar)
-        return (self.output(diffusion.diffuse(x0, eps, abar), t) - target).square().mean(), {}
+        t = noise.integers(1, self.config.timesteps + 1, len(x0), step.generator, x0.device)
+        eps = noise.normal(x0.shape, step.generator, x0.device)
+        a, sigma = diffusion.from_tables(self.tables, t, x0)
+        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, a, sigma)
+        return (self.output(diffusion.diffuse(x0, eps, a, sigma), t) - target).square().mean(), {}
 
     def output(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The network's prediction for x_t (B, 3, S, S); t is (B,), integers on the CPU."""
+        """The network's prediction for x_t (B, 3, S, S); t is (B,), integers."""
         prediction: Tensor = self.denoiser(x_t, self.time(t, x_t))
         return prediction
 
@@ -131,7 +133,7 @@ class DDPM(GenerativeModel):
         return (1000 / self.config.timesteps * t).to(x_t.device)
 
     def predict(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The guess x_0^, clipped to [-1, 1], and the noise eps^ that goes with it; t as in `output`."""
+        """The guess x_0^, clipped to [-1, 1], and the noise eps^ that goes with it; t is (B,), integers on the CPU."""
         return diffusion.split(x_t, self.output(x_t, t), self.alpha_bars[t], self.config.prediction, clip=True)
 
     # Samplers

@@ -40,7 +40,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from visage.maths import noise
-from visage.maths.pixels import LEVELS, dequantize, quantization_nats
+from visage.maths.pixels import dequantize, from_middle, quantization_nats, to_middle
 from visage.maths.units import bits_per_dim
 from visage.models.base import Batch, GenerativeModel, HasBound, Phase, Reconstructs, Sampler, ScoresOod, Step
 from visage.nn.flow_layers import ActNorm, Bijection, Chain, InvertibleConv, Squeeze, fit_act_norms
@@ -202,7 +202,7 @@ class Glow(GenerativeModel):
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Negative log-likelihood, mean over the batch, in nats per image (eq. 1 and 2)."""
-        u = torch.rand(batch.x.shape, generator=step.generator).to(batch.x.device)
+        u = noise.uniform(batch.x.shape, step.generator, batch.x.device)
         nll = -self.log_density(batch.x, u).mean()
         return nll, {"bits_per_dim": bits_per_dim(-nll.detach(), self.dims)}
 
@@ -233,9 +233,9 @@ class Glow(GenerativeModel):
             return self.log_density(x, u)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The noise of the images in the middle of their bins, u = 1/2: (B, D)."""
+        """The noise of the images in the middle of their bins, u = 1/2, of unrounded values too: (B, D)."""
         with torch.autocast(x.device.type, enabled=False):
-            e, _ = self.flow.to_noise(self.observe(x, torch.tensor(0.5)))
+            e, _ = self.flow.to_noise(to_middle(x) - 0.5)
         return e.flatten(1)
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -243,11 +243,9 @@ class Glow(GenerativeModel):
         return noise.randn(n, self.shape, generator, next(self.parameters()).device).flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The 8-bit images, as floats, in whose bins the codes lie."""
+        """The inverse of `encode`, neither rounded nor clamped; pictures of it show the bins in which the codes lie."""
         with torch.autocast(z.device.type, enabled=False):
-            y = self.flow.from_noise(z.reshape(-1, *self.shape)) + 0.5
-        v = (LEVELS * y).floor().clamp(0, LEVELS - 1)
-        return v / 127.5 - 1
+            return from_middle(self.flow.from_noise(z.reshape(-1, *self.shape)) + 0.5)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws from p, at temperature 1."""
@@ -255,7 +253,7 @@ class Glow(GenerativeModel):
 
     def sample_at(self, temperature: float, n: int, generator: torch.Generator) -> Tensor:
         """Draws with the noise of every level multiplied by the temperature."""
-        return self.decode(temperature * self.prior(n, generator))
+        return self.decode(temperature * self.prior(n, generator)).clamp(-1, 1)
 
     def variants(self) -> Mapping[str, Sampler]:
         """Samples at lower temperatures, which trade variety for likelihood."""

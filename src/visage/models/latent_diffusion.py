@@ -48,7 +48,7 @@ class LatentDiffusionConfig:
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
     prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
-    sampling_steps: Annotated[int, Ge(1)]  # network calls of one sample; the paper: 200 for faces
+    sampling_steps: Annotated[int, Ge(1)]  # network calls of one sample; the paper: 200 or 500 for faces
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the resolution of the latents
     multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # channels at each resolution, in `width`s
     blocks: Annotated[int, Ge(1)]  # residual blocks at each resolution
@@ -96,6 +96,7 @@ class LatentDiffusion(GenerativeModel):
     first_stage = "autoencoder"
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     first: FirstStage
+    tables: Tensor
     scale: Tensor
 
     def __init__(self, config: LatentDiffusionConfig, size: int, first: GenerativeModel) -> None:
@@ -106,6 +107,7 @@ class LatentDiffusion(GenerativeModel):
         self.sample_calls = config.sampling_steps + 1  # the last one decodes
         self.abar = diffusion.alpha_bars(betas(config.timesteps))
         self.first = first.eval().requires_grad_(False)
+        self.register_buffer("tables", diffusion.tables(self.abar), persistent=False)
         self.register_buffer("scale", torch.ones(()))
         self.unet = UNet(
             self.shape[0],
@@ -134,28 +136,28 @@ class LatentDiffusion(GenerativeModel):
 
     def initialize(self, batch: Batch) -> None:
         """Measure the scale of the latents once; it is saved among the weights, for sampling and resumed training."""
-        generator = torch.Generator().manual_seed(0)
-        self.scale.copy_(1 / torch.cat([self.first.compress(x, generator) for x in torch.split(batch.x, 128)]).std())
+        eps = noise.randn(len(batch.x), self.shape, torch.Generator().manual_seed(0), batch.x.device)
+        parts = zip(torch.split(batch.x, 128), torch.split(eps, 128), strict=True)
+        self.scale.copy_(1 / torch.cat([self.first.compress(*part) for part in parts]).std())
 
     @torch.no_grad()
     def latents(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of z for each image, (B, C, s, s), of about unit variance; in full precision, as in evaluation."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self.scale * self.first.compress(x, generator)
+        """A draw of z for each image, (B, C, s, s), of about unit variance; in the precision of the training."""
+        return self.scale * self.first.compress(x, noise.normal((len(x), *self.shape), generator, x.device))
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error of the predicted noise (eq. 2), or velocity."""
         z = self.latents(batch.x, step.generator)
-        t = torch.randint(1, self.config.timesteps + 1, (len(z),), generator=step.generator)
-        eps = torch.randn(z.shape, generator=step.generator).to(z.device)
-        abar = self.abar[t]
-        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(z, eps, abar)
-        out = self.output(diffusion.diffuse(z, eps, abar), t)
+        t = noise.integers(1, self.config.timesteps + 1, len(z), step.generator, z.device)
+        eps = noise.normal(z.shape, step.generator, z.device)
+        a, sigma = diffusion.from_tables(self.tables, t, z)
+        target = eps if self.config.prediction == "epsilon" else diffusion.velocity(z, eps, a, sigma)
+        out = self.output(diffusion.diffuse(z, eps, a, sigma), t)
         loss = F.mse_loss(out, target)
         return loss, {"mse": loss.detach()}
 
     def output(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """The network's prediction for z_t (B, C, s, s); t is (B,), integers on the CPU."""
+        """The network's prediction for z_t (B, C, s, s); t is (B,), integers."""
         prediction: Tensor = self.unet(z_t, self.time(t, z_t))
         return prediction
 
@@ -164,7 +166,7 @@ class LatentDiffusion(GenerativeModel):
         return (1000 / self.config.timesteps * t).to(z_t.device)
 
     def predict(self, z_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The guesses at z and at eps for z_t (B, C, s, s); t as in `output`."""
+        """The guesses at z and at eps for z_t (B, C, s, s); t is (B,), integers on the CPU."""
         return diffusion.split(z_t, self.output(z_t, t), self.abar[t], self.config.prediction, clip=False)
 
     def times(self) -> list[int]:

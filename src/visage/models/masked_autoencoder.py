@@ -226,8 +226,8 @@ class MaskedAutoencoder(GenerativeModel):
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the hidden patches, averaged over the batch, with a new mask for every image."""
-        order = torch.rand(len(batch.x), self.count, generator=step.generator).argsort(dim=1)
-        return self.error(batch.x, order[:, : self.kept].to(batch.x.device)).mean(), {}
+        order = noise.uniform((len(batch.x), self.count), step.generator, batch.x.device).argsort(dim=1)
+        return self.error(batch.x, order[:, : self.kept]).mean(), {}
 
     def error(self, x: Tensor, visible: Tensor) -> Tensor:
         """Mean squared error over the hidden patches of each image, (B,), for the visible places (B, K)."""

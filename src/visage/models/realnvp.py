@@ -29,7 +29,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from visage.maths import noise
-from visage.maths.pixels import LEVELS, dequantize, quantization_nats
+from visage.maths.pixels import dequantize, from_middle, quantization_nats, to_middle
 from visage.maths.units import bits_per_dim
 from visage.models.base import Batch, GenerativeModel, HasBound, Phase, Reconstructs, ScoresOod, Step
 from visage.nn.flow_layers import ActNorm, Bijection, Chain, InvertibleConv, Squeeze, fit_act_norms
@@ -205,7 +205,7 @@ class RealNVP(GenerativeModel):
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Negative log-likelihood, mean over the batch, in nats per image."""
-        u = noise.rand(len(batch.x), self.shape, step.generator, batch.x.device)
+        u = noise.uniform(batch.x.shape, step.generator, batch.x.device)
         nll = -self.log_density(batch.x, u).mean()
         return nll, {"nll": nll.detach(), "bits_per_dim": bits_per_dim(-nll.detach(), self.dims)}
 
@@ -215,9 +215,9 @@ class RealNVP(GenerativeModel):
             return self.log_density(x, u)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The noise of the images in the middle of their bins, u = 1/2: (B, D)."""
+        """The noise of the images in the middle of their bins, u = 1/2, of unrounded values too: (B, D)."""
         with torch.autocast(x.device.type, enabled=False):
-            z, _ = self.flow.to_noise(dequantize(x, torch.tensor(0.5)))
+            z, _ = self.flow.to_noise(to_middle(x))
         return z.flatten(1)
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
@@ -225,14 +225,12 @@ class RealNVP(GenerativeModel):
         return noise.randn(n, self.shape, generator, device).flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The 8-bit images, as floats, in whose bins the codes lie."""
+        """The inverse of `encode`, neither rounded nor clamped; pictures of it show the bins in which the codes lie."""
         with torch.autocast(z.device.type, enabled=False):
-            y = self.flow.from_noise(z.view(-1, *self.shape))
-        v = (LEVELS * y).floor().clamp(0, LEVELS - 1)
-        return v / 127.5 - 1
+            return from_middle(self.flow.from_noise(z.view(-1, *self.shape)))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.decode(self.prior(n, generator))
+        return self.decode(self.prior(n, generator)).clamp(-1, 1)
 
     def why_not(self) -> Mapping[type, str]:
         return {

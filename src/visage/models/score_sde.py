@@ -61,9 +61,9 @@ class ScoreSDEConfig:
     attention: tuple[int, ...]  # sides, in pixels, of the resolutions with attention; paper: 16
     dropout: Annotated[float, Ge(0), Lt(1)]  # in the residual blocks
     patch: Annotated[int, Ge(1)]  # pixels of a patch x patch square become channels first; the paper: 1
-    sampler: Literal["pc", "ode"]  # how `sample` draws: predictor-corrector or the ODE
+    sampler: Literal["pc", "ode"]  # how `sample` draws: by predictor and corrector, if there is one, or by the ODE
     pc_steps: Annotated[int, Ge(1)]  # of the predictor, one or two network calls each; the paper: 1000
-    snr: Annotated[float, Ge(0), Le(1)]  # r of the Langevin corrector; 0 for none; the paper: 0.17 for CelebA
+    snr: Annotated[float, Ge(0), Le(1)]  # r of the Langevin corrector, 0 for none; the authors: VP 0, VE on CelebA 0.17
     ode_steps: Annotated[int, Ge(1)]  # of the ODE from noise to image or back, four network calls each
     likelihood_steps: Annotated[int, Ge(1)]  # of the ODE when its density is computed
 
@@ -277,9 +277,9 @@ class ScoreSDE(GenerativeModel):
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 7, mean over dimensions; lambda is sigma^2, or for v what makes this the squared error of v."""
         g, device = step.generator, batch.x.device
-        y = dequantized(batch.x, torch.rand(batch.x.shape, generator=g).to(device))
-        t = self.times(torch.rand(len(y), generator=g)).to(device)
-        epsilon = torch.randn(y.shape, generator=g).to(device)
+        y = dequantized(batch.x, noise.uniform(batch.x.shape, g, device))
+        t = self.times(noise.uniform((len(y),), g, device))
+        epsilon = noise.normal(y.shape, g, device)
         a, sigma = per_image(self.sde.a(t), y), per_image(self.sde.sigma(t), y)
         target = -epsilon / sigma  # grad log p(x_t | x_0)
         errors = (sigma**2 * (self.score(a * y + sigma * epsilon, t) - target).square()).flatten(1).mean(1)
@@ -325,11 +325,11 @@ class ScoreSDE(GenerativeModel):
         return (self.sample_pc if self.config.sampler == "pc" else self.sample_ode)(n, generator)
 
     def variants(self) -> Mapping[str, Callable[[int, torch.Generator], Tensor]]:
-        """Both samplers, from the same noise at t = 1."""
-        return {"PC": self.sample_pc, "ODE": self.sample_ode}
+        """Both samplers, from the same noise at t = 1: the SDE's, with a corrector (PC) or without, and the ODE's."""
+        return {"PC" if self.config.snr else "SDE": self.sample_pc, "ODE": self.sample_ode}
 
     def sample_pc(self, n: int, generator: torch.Generator) -> Tensor:
-        """Predictor and corrector, backward from noise."""
+        """The predictor, with the corrector if there is one, backward from noise."""
         generators, z = self.start(n, generator)
         x = self.sde.prior_std * z
         y = predictor_corrector(self.sde, self.score, x, generators, self.config.pc_steps, self.config.snr)
@@ -388,4 +388,4 @@ def dequantized(x: Tensor, u: Tensor) -> Tensor:
 
 def images(y: Tensor) -> Tensor:
     """x11 of the value v whose dequantised values have the mean y, clamped to [-1, 1]."""
-    return ((128 * (y + 1) - 0.5) / 127.5 - 1).clamp(-1, 1)
+    return pixels.from_middle((y + 1) / 2).clamp(-1, 1)

@@ -18,10 +18,9 @@ The logistic loss is Goodfellow's (arXiv:1406.2661), R1 is Mescheder et al. 2018
 are over all pixels. Penalties are lazy (section 3.1): a phase of their own every k steps, multiplied by k. Equalised
 learning rates and the minibatch's standard deviation are Karras et al. 2018 (arXiv:1710.10196).
 
-Two things are computed in a different order than written, with the same result. Modulation and demodulation are
-x * s -> convolution -> * d with d_o = 1 / sqrt(sum_ik w'_oik^2 + eps), so that all images of a batch share one
-convolution. The filter [1, 3, 3, 1] / 8 before every halving and after every doubling, which is a box of two pixels
-three times over, is applied to the kernel of the convolution that halves or doubles.
+Modulation and demodulation are computed in a different order than written, with the same result: x * s -> convolution
+-> * d with d_o = 1 / sqrt(sum_ik w'_oik^2 + eps), so that all images of a batch share one convolution. Before every
+halving and after every doubling there is the filter [1, 3, 3, 1] / 8 in both directions    `Blur`
 
 Where we deviate:
 
@@ -93,11 +92,21 @@ def lrelu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
-def smoothed(weight: Tensor) -> Tensor:
-    """Kernels (O, I, k, k) convolved with the filter [1, 3, 3, 1] / 8 in both directions: (O, I, k + 3, k + 3)."""
-    for _ in range(3):
-        weight = F.avg_pool2d(weight, 2, stride=1, padding=1)
-    return weight
+class Blur(nn.Module):
+    """The filter gain [1, 3, 3, 1] / 8 along rows and along columns, channel by channel."""
+
+    taps: Tensor
+
+    def __init__(self, padding: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("taps", gain * torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, persistent=False)
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, s, s) to (B, C, s', s') with s' = s + 2 padding - 3."""
+        c, p = x.shape[1], self.padding
+        x = F.conv2d(x, self.taps[:, None].expand(c, 1, 4, 1), padding=(p, 0), groups=c)
+        return F.conv2d(x, self.taps.expand(c, 1, 1, 4), padding=(0, p), groups=c)
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -130,13 +139,14 @@ class Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outs, ins, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outs)) if bias else None
-        self.gain, self.padding, self.down = 1 / math.sqrt(ins * kernel**2), kernel // 2, down
+        self.gain, self.padding = 1 / math.sqrt(ins * kernel**2), kernel // 2
+        self.blur = Blur(self.padding + 1) if down else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ins, s, s) to (B, outs, s, s), or s/2."""
         weight = self.weight * self.gain
-        if self.down:
-            return F.conv2d(x, smoothed(weight), self.bias, stride=2, padding=self.padding + 1)
+        if self.blur is not None:
+            return F.conv2d(self.blur(x), weight, self.bias, stride=2)
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
@@ -149,14 +159,15 @@ class StyledConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(outs, ins, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outs))
         self.strength = nn.Parameter(torch.zeros(()))
-        self.gain, self.up = 1 / math.sqrt(ins * 9), up
+        self.gain = 1 / math.sqrt(ins * 9)
+        self.blur = Blur(1, gain=2.0) if up else None  # three of four pixels are zeros before it
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """x: (B, ins, s, s); w: (B, latent_dim); noise: (B, 1, s', s'). Return (B, outs, s', s'), s' = s or 2s."""
         s, weight = self.affine(w), self.weight * self.gain
         x = x * s[:, :, None, None]
-        if self.up:
-            x = F.conv_transpose2d(x, 4 * smoothed(weight).transpose(0, 1), stride=2, padding=2)
+        if self.blur is not None:
+            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
             x = F.conv2d(x, weight, padding=1)
         d = torch.rsqrt(F.linear(s.square(), weight.square().sum((2, 3))) + 1e-8)
@@ -314,8 +325,8 @@ class StyleGAN(GenerativeModel):
     def phases(self) -> Sequence[Phase]:
         """One step of D, then one of G, each followed by its penalty when that is due."""
         config = self.config
-        r1 = Phase("discriminator", self.r1, every=config.r1_every or 1, fresh=False)
-        path = Phase("generator", self.path_length, every=config.path_every or 1, fresh=False)
+        r1 = Phase("discriminator", self.r1, every=config.r1_every or 1, fresh=False, name="discriminator_r1")
+        path = Phase("generator", self.path_length, every=config.path_every or 1, fresh=False, name="generator_path")
         return [
             Phase("discriminator", self.discriminator_loss),
             *([r1] if config.r1_every else []),
@@ -325,16 +336,16 @@ class StyleGAN(GenerativeModel):
 
     def generate(self, n: int, step: Step) -> tuple[Tensor, Tensor]:
         """Generate n images (n, 3, S, S) for training, and their codes (n, layers, latent_dim), some of them mixed."""
-        layers, device = self.synthesis.layers, self.w_avg.device
+        layers, g, device = self.synthesis.layers, step.generator, self.w_avg.device
         z, mate, noise = (
-            torch.randn(n, dim, generator=step.generator).to(device)
+            noises.normal((n, dim), g, device)
             for dim in (self.config.latent_dim, self.config.latent_dim, self.synthesis.noise_dim)
         )
         ws = self.mapping(z)[:, None].expand(-1, layers, -1)
         if self.config.mixing:
-            place = torch.randint(1, layers, (n, 1), generator=step.generator)
-            place[torch.rand(n, 1, generator=step.generator) >= self.config.mixing] = layers
-            own = (torch.arange(layers) < place).to(device)
+            place, mixed = noises.integers(1, layers, n, g, device), noises.uniform((n,), g, device)
+            place = torch.where(mixed < self.config.mixing, place, layers)  # from there on, the layers of the mate
+            own = torch.arange(layers, device=device) < place[:, None]
             ws = torch.where(own[:, :, None], ws, self.mapping(mate)[:, None])
         return self.synthesis(ws, noise), ws
 
@@ -368,7 +379,7 @@ class StyleGAN(GenerativeModel):
         """
         with torch.autocast(batch.x.device.type, enabled=False):
             images, ws = self.generate(max(1, len(batch.x) // 2), step)
-            y = torch.randn(images.shape, generator=step.generator).to(images.device) / images.shape[-1]
+            y = noises.normal(images.shape, step.generator, images.device) / images.shape[-1]
             (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
             lengths = gradient.square().sum(2).mean(1).sqrt()
             self.pl_mean.lerp_(lengths.detach().mean(), 1 - PATH_DECAY)

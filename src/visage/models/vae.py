@@ -109,7 +109,7 @@ class Density(nn.Module):
 
     def mean(self, h: Tensor) -> Tensor:
         """x11 of the value v = 256 y01 - 1/2 whose dequantised values have the decoder's mean, clamped to [-1, 1]."""
-        return ((128 * (h + 1) - 0.5) / 127.5 - 1).clamp(-1, 1)
+        return pixels.from_middle((h + 1) / 2).clamp(-1, 1)
 
 
 class DiscretizedLogistic(nn.Module):
@@ -249,8 +249,8 @@ class VAE(GenerativeModel):
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Distortion + beta_t rate, summed over dimensions, mean over the batch."""
         x, beta = batch.x, self.beta(step)
-        u = torch.rand(x.shape, generator=step.generator).to(x.device)
-        eps = torch.randn(len(x), self.config.latent_dim, generator=step.generator).to(x.device)
+        u = noise.uniform(x.shape, step.generator, x.device)
+        eps = noise.normal((len(x), self.config.latent_dim), step.generator, x.device)
         parts = self.parts(x, u, eps)
         distortion, rate = parts.distortion.mean(), parts.rate.mean()
         terms = {"distortion": distortion, "rate": rate, "beta": torch.full_like(rate, beta)}

@@ -191,7 +191,7 @@ class Codebook(nn.Module):
             self.sums.lerp_(hits.T @ vectors / average, 1 - self.decay)
 
             dead = self.usage < self.restart_below
-            drawn = torch.randint(len(vectors), (len(dead),), generator=generator).to(z.device)
+            drawn = noise.integers(0, len(vectors), len(dead), generator, z.device)
             self.sums.copy_(torch.where(dead[:, None], vectors[drawn], self.sums))
             self.usage.masked_fill_(dead, 1)
 
@@ -362,7 +362,8 @@ class VQVAE(GenerativeModel):
 
     def rate(self, k: Tensor) -> Tensor:
         """-log p(k), (B,)."""
-        return F.cross_entropy(self.prior_net(k), k, reduction="none").sum((1, 2))
+        log_p: Tensor = self.prior_net(k).log_softmax(1)
+        return -log_p.gather(1, k[:, None]).sum((1, 2, 3))
 
     @property
     def codebook_size(self) -> int:

@@ -223,7 +223,7 @@ class WGAN(GenerativeModel):
 
     def z(self, batch: Batch, step: Step) -> Tensor:
         """One code for each image of the batch."""
-        return torch.randn(len(batch.x), self.config.latent_dim, generator=step.generator).to(batch.x.device)
+        return noise.normal((len(batch.x), self.config.latent_dim), step.generator, batch.x.device)
 
     @torch.no_grad()
     def clip_weights(self) -> None:
@@ -241,7 +241,7 @@ class WGAN(GenerativeModel):
     def slopes(self, real: Tensor, fake: Tensor, step: Step) -> Tensor:
         """|grad f(x^)|_2 at one x^ between each real and generated image, (B,), itself differentiable."""
         with torch.autocast(real.device.type, enabled=False):
-            epsilon = torch.rand(len(real), 1, 1, 1, generator=step.generator).to(real.device)
+            epsilon = noise.uniform((len(real), 1, 1, 1), step.generator, real.device)
             between = (epsilon * real + (1 - epsilon) * fake).requires_grad_()
             (gradient,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
             norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
