@@ -17,7 +17,7 @@ SETTINGS = {
     "runs": ["beta_vae-16", "latent_diffusion-16"],
     "seeds": [0],
     "preprocess.sizes": [16],
-    "data.synthetic.images": 120,
+    "data.synthetic.images": 140,
     "evaluate.images": 12,
     "evaluate.ood_images": 12,
     "evaluate.bootstrap": 100,

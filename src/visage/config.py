@@ -14,6 +14,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from visage.files import Strict, read_typed, write_json
 
 CONFIGS = Path("configs")
+Precision = Literal["fp32", "bf16"]
+DOWNLOAD = "download"
+"""What `evaluate.inception` says in place of a file."""
 
 
 class StageConfig(Strict):
@@ -53,9 +56,9 @@ class TrainConfig(Strict):
     clip_norm: Annotated[float, Ge(0)]
     ema_decay: Annotated[float, Ge(0), Lt(1)]
     flip: bool
-    precision: Literal["auto", "bf16", "fp32"]
-    snapshots: Annotated[int, Ge(1)]
-    log_every: Annotated[int, Ge(1)]
+    precision: Precision
+    snapshots: Annotated[int, Ge(1), Le(1000)]
+    rows: Annotated[int, Ge(1), Le(100_000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +124,29 @@ class EvaluateConfig(StageConfig):
     ood_images: Annotated[int, Ge(0)]
     draws: Annotated[int, Ge(1)]
     network_calls: Annotated[int, Ge(1)]
+    least_images: Annotated[int, Ge(2)]
     samples: Annotated[int, Ge(1)]
     gallery: Annotated[int, Ge(1)]
     bootstrap: Annotated[int, Ge(100)]
     derived_images: Annotated[int, Ge(1)]
     importance_draws: Annotated[int, Ge(1)]
     quality_samples: Annotated[int, Ge(6)]
+    slow_samples: Annotated[int, Ge(6)]
     inception: str | None
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig(StageConfig):
-    """Where to run; nothing here changes what is computed, but for the rounding of sums."""
+    """Where and how to run: nothing here changes what is computed, but for the rounding of sums, and for the random
+    numbers that a training draws, which differ between kinds of device.
+    """
 
     FILE: ClassVar[str] = "runtime.json"
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Ge(0)]
+    deterministic: bool
     experiment: str
 
 

@@ -84,6 +84,27 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+def expanded(name: str) -> Path:
+    """A path that a user wrote, where `~` at its beginning is a home folder.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}: there is no such user: write the path without ~") from error
+
+
+def project_path(name: str) -> Path:
+    """Where a path in params.yaml leads: a relative one starts at the project's root, also in DVC's temporary copies.
+
+    Raises:
+        UserError: it begins with `~` and a name that no user has.
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")) / expanded(name)
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as f:

@@ -7,9 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
-from visage.data import celeba_files, download
+from visage.data import celeba_files, download, sources
 from visage.data.download import MirrorError, fetch
-from visage.data.request import Request
 from visage.data.sources import celeba
 from visage.data.sources.celeba import Mirror, celeba_mirrors, download_celeba, http_mirror
 from visage.errors import UserError
@@ -145,11 +144,14 @@ def test_scratch_is_where_dvc_keeps_its_root(monkeypatch, tmp_path):
     assert download.scratch_folder() == tmp_path / ".scratch" / "downloads"
 
 
-def test_a_download_without_a_checksum_is_refused_before_it_starts(tmp_path):
-    settings = celeba.Settings((), dict.fromkeys([*celeba.GOOGLE_DRIVE][1:], "0" * 32))
-    celeba.check(settings, root="there")
-    with pytest.raises(UserError, match=r"data\.celeba\.checksums lacks img_align_celeba\.zip: add its MD5"):
-        celeba.check(settings, root=None)
-    with pytest.raises(UserError, match=r"lacks img_align_celeba\.zip"):
-        celeba.get(settings, Request(None, tmp_path / "target", tmp_path / "arriving", 0))
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], r"data\.celeba: checksums lacks img_align_celeba\.zip, .*identity_CelebA\.txt.*: add the MD5 of each"),
+        ([*celeba.GOOGLE_DRIVE][1:], r"checksums lacks img_align_celeba\.zip: add"),
+        ([*celeba.GOOGLE_DRIVE, "more.zip"], r"checksums: more\.zip is none of CelebA's files"),
+    ],
+)
+def test_every_file_of_celeba_needs_its_checksum(names, words):
+    with pytest.raises(UserError, match=words):
+        sources.settings("celeba", {"mirrors": [], "checksums": dict.fromkeys(names, "0" * 32)})

@@ -87,7 +87,9 @@ def test_nothing_to_read_is_said(tmp_path, pictures):
         read(tmp_path / "empty")
     with pytest.raises(UserError, match="nowhere is not a folder"):
         read(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"is in test.*data\.folder\.valid_share"):
+    with pytest.raises(
+        UserError, match=r"none of its 60 images is in test, where 6 are needed: .*data\.folder\.valid_share"
+    ):
         read(pictures, test_share=1e-9)
     with pytest.raises(UserError, match=r"data\.folder\.attributes: there is no file .*pictures/no\.csv"):
         read(pictures, "no.csv")

@@ -10,16 +10,18 @@ from visage.data import idx
 from visage.data.gather import gather
 from visage.data.ood import drawn_clothes, fashion_mnist
 from visage.data.raw import Raw
+from visage.data.sources.celeba import GOOGLE_DRIVE
 from visage.errors import UserError
 
-SHARES = {"attributes": None, "valid_share": 0.2, "test_share": 0.2}
-DRAWN = {"images": 24, "images_per_identity": 2}
+CELEBA = {"mirrors": [], "checksums": dict.fromkeys(GOOGLE_DRIVE, "0" * 32)}
+DRAWN, SEED = {"images": 30, "images_per_identity": 2}, 28
+"""Few faces, a seed with which each split gets some."""
 CLOTHES = OodSet("clothes", "drawn_clothes", None)
 
 
 def config(source="celeba", root=None, settings=None, ood=()) -> DownloadConfig:
-    settings = {"mirrors": [], "checksums": {}} if settings is None else settings
-    return DownloadConfig(source, None if root is None else str(root), settings, tuple(ood), seed=0)
+    settings = CELEBA if settings is None else settings
+    return DownloadConfig(source, None if root is None else str(root), settings, tuple(ood), SEED)
 
 
 @pytest.fixture
@@ -66,6 +68,34 @@ def test_files_of_the_user_stay_where_they_are(copy, fashion, cats, make, tmp_pa
     assert raw.ood[1].images(tmp_path / "raw").members == [f"black/{i}.jpg" for i in range(4)]
 
 
+def test_a_relative_root_starts_at_the_project_s_root_in_dvc_s_temporary_copies_too(
+    copy, fashion, make, tmp_path, monkeypatch
+):
+    (tmp_path / "temporary").mkdir()
+    copy.write()
+    monkeypatch.chdir(tmp_path / "temporary")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    raw = make(root="copy", ood=[dataclasses.replace(fashion, root="fashion")])
+    assert (raw.root, raw.ood[0].root) == (str(tmp_path / "copy"), str(tmp_path / "fashion"))
+    monkeypatch.delenv("DVC_ROOT")
+    assert make(root="../copy", ood=[fashion]).root == raw.root
+
+
+def test_a_tilde_is_a_home_folder(copy, fashion, make, tmp_path, monkeypatch):
+    copy.write()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert make(root="~/copy", ood=[fashion]).root == str(tmp_path / "copy")
+    with pytest.raises(UserError, match=r"~nobody_of_this_name/copy: there is no such user"):
+        make(root="~nobody_of_this_name/copy", ood=[fashion])
+
+
+def test_too_few_drawn_faces_are_refused_before_they_are_drawn(make, tmp_path):
+    settings = {"images": 100, "images_per_identity": 1000}
+    with pytest.raises(UserError, match=r"data\.synthetic: 100 images, 1000 of each person, put 0 into train|valid"):
+        make(source="synthetic", settings=settings)
+    assert not (tmp_path / "raw").exists()
+
+
 def test_later_changes_are_noticed(copy, fashion, cats, make, tmp_path):
     raw = make(root=copy.write(), ood=[fashion, cats])
     copy.identity[copy.names[0]] = 3
@@ -79,7 +109,8 @@ def test_later_changes_are_noticed(copy, fashion, cats, make, tmp_path):
 
 def test_a_plain_folder_is_listed(copy, fashion, make, tmp_path):
     copy.layout = "folder"
-    raw = make(source="folder", root=copy.write() / "img_align_celeba", settings=SHARES, ood=[fashion])
+    shares = {"attributes": None, "valid_share": 0.3, "test_share": 0.35}
+    raw = make(source="folder", root=copy.write() / "img_align_celeba", settings=shares, ood=[fashion])
     assert sum(raw.counts.values()) == 24
     assert raw.faces(tmp_path / "raw").names == ()
 
@@ -95,8 +126,8 @@ def test_drawn_faces_and_clothes_are_kept_here(make, few_clothes, tmp_path):
     moved = tmp_path / "elsewhere"
     (tmp_path / "raw").rename(moved)
     faces = Raw.load(moved).faces(moved)
-    assert len(faces.members) == 24
-    assert faces.factors.shape == (24, len(faces.factor_names))
+    assert len(faces.members) == 30
+    assert faces.factors.shape == (30, len(faces.factor_names))
     assert len(faces.factor_names) > 5
     assert Raw.load(moved).ood[0].images(moved).shape == (8, 28, 28)
 

@@ -16,9 +16,12 @@ from visage.config import PreprocessConfig
 from visage.data import idx, ood, raw, sources
 from visage.data.arrays import load_card, load_faces, load_ood
 from visage.data.card import ExternalSet
+from visage.data.collection import LEAST_IMAGES
 from visage.data.preprocess import enlarge, preprocess, resize, to_square
 from visage.data.raw import Raw, RawSet
+from visage.data.sources.celeba import GOOGLE_DRIVE
 from visage.errors import UserError
+from visage.measures.sample_quality import DENSITY_NEIGHBOURS
 
 # torchvision 0.29 announces that its decoders will move
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -40,7 +43,7 @@ def config(**changes) -> PreprocessConfig:
 
 
 SETTINGS = {
-    "celeba": {"mirrors": [], "checksums": {}},
+    "celeba": {"mirrors": [], "checksums": dict.fromkeys(GOOGLE_DRIVE, "0" * 32)},
     "folder": {"attributes": None, "valid_share": 0.2, "test_share": 0.2},
 }
 
@@ -97,13 +100,14 @@ def test_every_image_is_pillow_s_crop_and_resize(copy, make, name):
                 assert np.abs(image - expected).max() <= 2
 
 
-def test_labels_belong_to_their_images(copy, make):
-    faces = load_faces("valid", 16, make())
-    names = [n for n in copy.names if copy.split[n] == 1]
+@pytest.mark.parametrize(("split", "index"), [("train", 0), ("valid", 1), ("test", 2)])
+def test_labels_belong_to_their_images(copy, make, split, index):
+    faces = load_faces(split, 16, make())
+    names = [n for n in copy.names if copy.split[n] == index]
     assert faces.attributes.tolist() == [copy.attributes[n] for n in names]
     assert faces.identity.tolist() == [copy.identity[n] for n in names]
     assert faces.names == copy.columns
-    assert faces.factors.shape == (6, 0)
+    assert faces.factors.shape == (len(names), 0)
 
 
 def test_the_box_is_left_top_right_bottom(copy, make):
@@ -130,8 +134,8 @@ def test_the_card_says_what_was_done(copy, make):
         for name in ("train", "valid", "test", "ood/clothes"):
             pixels = np.load(out / str(size) / f"{name}.npy").tobytes()
             assert card.hashes[str(size)][name] == hashlib.sha256(pixels).hexdigest()
-        identity = [card.hashes[str(size)]["test"], list(BOX), "bicubic"]
-        assert card.data_hash[str(size)] == hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        parts = [card.hashes[str(size)], card.label_hashes, list(BOX), "bicubic"]
+        assert card.data_hash[str(size)] == hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def test_a_missing_or_damaged_card_is_named(tmp_path):
@@ -166,6 +170,39 @@ def test_training_does_not_depend_on_test_images(copy, make):
     assert load_card(after).data_hash["32"] != data_hash["32"]
 
 
+def test_the_hash_of_the_data_changes_with_all_that_a_figure_can_depend_on(copy, make, pictures):
+    def digest(*others: Path, **changes) -> str:
+        card = load_card(make(*others, sizes=(16,), labels=(), **changes))
+        return card.data_hash["16"]
+
+    seen = [digest(), digest(pictures), digest(filter="bilinear"), digest(crop=(16, 40, 164, 188))]
+    for name in copy.names[1:4]:  # of train, valid and test
+        copy.images[name] = copy.images[copy.names[-1]]
+        seen.append(digest())
+        copy.identity[name] += 1000
+        seen.append(digest())
+        copy.attributes[name][3] ^= 1
+        seen.append(digest())
+    assert len(set(seen)) == len(seen)
+    assert digest() == seen[-1]
+
+
+def test_another_set_of_images_trains_nothing_again(make, pictures):
+    before = (make() / "train" / "vae-32.json").read_text()
+    assert (make(pictures) / "train" / "vae-32.json").read_text() == before
+
+
+def test_too_few_images_of_a_split_stop_before_anything_is_trained(copy, make, tmp_path):
+    assert LEAST_IMAGES > DENSITY_NEIGHBOURS
+    test = [name for name in copy.names if copy.split[name] == 2]
+    copy.images[test[0]] = b"no image"
+    with pytest.raises(UserError, match=r"img_align_celeba\.zip: only 5 test images can be used, 6 are needed"):
+        make()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=r"only 4 train images can be used"):
+        make(limit=4)
+
+
 def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
@@ -178,11 +215,11 @@ def test_the_same_images_give_the_same_bytes_in_any_layout(copy, make, tmp_path)
 
 
 def test_limit_takes_the_first_of_each_split(copy, make):
-    everything = load_faces("train", 16, make()).images[:4].copy()
-    out = make(limit=4)
+    everything = load_faces("train", 16, make()).images[:6].copy()
+    out = make(limit=6)
     faces = load_faces("train", 16, out)
     np.testing.assert_array_equal(faces.images, everything)
-    assert [len(load_faces(split, 16, out).images) for split in ("train", "valid", "test")] == [4, 4, 4]
+    assert [len(load_faces(split, 16, out).images) for split in ("train", "valid", "test")] == [6, 6, 6]
 
 
 def test_bad_images_are_named_and_left_out(copy, make, make_jpeg, capsys):
@@ -274,6 +311,7 @@ def test_any_folder_of_images_becomes_centred_rgb_squares(pictures, tmp_path):
     for split in ("train", "valid", "test"):
         faces = load_faces(split, 32, tmp_path / "out")
         images |= dict(zip(faces.image_id.tolist(), faces.images.astype(int), strict=True))
+        assert set(faces.identity.tolist()) == {-1}
     assert set(images) == {path.name for path in pictures.iterdir()}
     square = (0, 15, 90, 105)
     expected = with_pillow((pictures / "plain0.jpg").read_bytes(), 32, square)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from visage.data import ood, sources
+from visage.data.sources.celeba import GOOGLE_DRIVE
 from visage.errors import UserError
 
 
@@ -45,6 +46,11 @@ def test_an_incomplete_source_is_refused(tmp_path, monkeypatch):
         ("synthetic", {"images": 20}, r"data\.synthetic\.images_per_identity: Field required"),
         ("celeba", {"mirrors": [], "checksums": {"a": "xyz"}}, r"data\.celeba\.checksums\.a: "),
         ("celeba", {"mirrors": [], "checksums": {}, "more": 1}, r"data\.celeba\.more: "),
+        (
+            "folder",
+            {"attributes": " ", "valid_share": 0.1, "test_share": 0.1},
+            r"data\.folder: attributes: ' ' names no",
+        ),
         ("folder", {"attributes": None, "valid_share": 0, "test_share": 0.1}, r"data\.folder\.valid_share"),
     ],
 )
@@ -54,7 +60,7 @@ def test_settings_out_of_range_are_refused(source, values, words):
 
 
 def test_settings_are_built_from_what_json_holds():
-    values = {"mirrors": ["http://a.example"], "checksums": {"a.txt": "0" * 32}}
+    values = {"mirrors": ["http://a.example"], "checksums": dict.fromkeys(GOOGLE_DRIVE, "0" * 32)}
     assert sources.settings("celeba", values) == sources.settings_type("celeba")(
         ("http://a.example",), values["checksums"]
     )

@@ -33,7 +33,9 @@ class Faces:
 
     images: (N, S, S, 3) uint8, read-only.
     attributes: (N, A) uint8 in {0, 1}; names: the A attribute names.
-    image_id: (N,) file names; identity: (N,) int32, -1 where unknown.
+    image_id: (N,) file names.
+    identity: (N,) int32, one number for each person in all splits, -1 where unknown: everywhere in a folder of images
+        and in CelebA without `identity_CelebA.txt`, nowhere among drawn faces.
     factors: (N, F) float32 with factor_names, known for drawn faces only.
     """
 

@@ -37,7 +37,8 @@ class DataCard(Strict):
     counts: faces in each split. ood: the external sets; the first is the headline.
     hashes: size -> name of an array ("train", "ood/<name>", ...) -> SHA-256 of its pixels.
     label_hashes: split -> SHA-256 of its labels.
-    data_hash: size -> what figures are measured on; figures of different hashes cannot be compared.
+    data_hash: size -> digest of all that a figure of this size can depend on: every array, the other images included,
+        all labels, the crop and the filter. Figures of different hashes cannot be compared.
     """
 
     source: str

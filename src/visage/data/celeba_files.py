@@ -107,7 +107,7 @@ def read(root: Path) -> Collection:
     """Find faces in `root` and read all that is known of them; annotated images that are not there are left out.
 
     Raises:
-        UserError: a part is missing or broken, an image has no annotations, or a split is empty.
+        UserError: a part is missing or broken, an image has no annotations, or a split has too few images.
     """
     layout = find(root)
     members = list_zip(layout.images, [".jpg"]) if layout.images.is_file() else list_folder(layout.images, [".jpg"])
@@ -136,7 +136,7 @@ def read(root: Path) -> Collection:
         remarks=_remarks(len(attributes) - len(members), split, identity),
         fingerprint=fingerprint(members, layout.annotations),
     )
-    return check_splits(collection, fix=f"{layout.partition.name} must give some to each of the three")
+    return check_splits(collection, fix=f"add images, or change {layout.partition.name}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -17,6 +17,8 @@ from visage.errors import UserError
 from visage.files import sha256
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+LEAST_IMAGES = 6
+"""Images of each split without which there is nothing to measure: coverage needs five neighbours of every test face."""
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 """Suffixes of the files that count as images in a folder of any images."""
 
@@ -194,12 +196,15 @@ def fingerprint(members: Mapping[str, Member], files: Iterable[Path]) -> str:
 
 
 def check_splits(collection: Collection, fix: str) -> Collection:
-    """Give the collection back if no split is empty.
+    """Give the collection back if every split has `LEAST_IMAGES`.
 
     Raises:
-        UserError: one is; the message ends with `fix`.
+        UserError: one has fewer; the message ends with `fix`.
     """
     for name, count in collection.counts.items():
-        if count == 0:
-            raise UserError(f"{collection.path}: none of its {len(collection.members):,} images is in {name}: {fix}")
+        if count < LEAST_IMAGES:
+            raise UserError(
+                f"{collection.path}: {count or 'none'} of its {len(collection.members):,} images "
+                f"{'are' if count > 1 else 'is'} in {name}, where {LEAST_IMAGES} are needed: {fix}"
+            )
     return collection

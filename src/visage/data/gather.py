@@ -13,7 +13,7 @@ from visage.data.disk import naming_a_full_disk
 from visage.data.download import scratch_folder
 from visage.data.raw import RAW, Raw, RawSet, count, fingerprint
 from visage.data.request import Request
-from visage.files import replacing_folder
+from visage.files import project_path, replacing_folder
 
 
 def gather(config: DownloadConfig, raw: Path = RAW, scratch: Path | None = None) -> Raw:
@@ -49,7 +49,7 @@ def gather(config: DownloadConfig, raw: Path = RAW, scratch: Path | None = None)
 
 
 def _request(place: str, root: str | None, raw: Path, scratch: Path, seed: int) -> Request:
-    folder = Path(root).expanduser().resolve() if root else None
+    folder = project_path(root).resolve() if root is not None else None
     return Request(folder, raw / place, scratch / place, seed)
 
 

@@ -29,9 +29,10 @@ from tqdm import tqdm
 
 from visage.config import PreprocessConfig
 from visage.data import ood, sources
+from visage.data.arrays import Split
 from visage.data.card import DataCard, ExternalSet, SkippedImage
 from visage.data.celeba_format import IMAGE_SIZE
-from visage.data.collection import SPLITS, Collection, Files, opened
+from visage.data.collection import LEAST_IMAGES, SPLITS, Collection, Files, opened
 from visage.data.disk import naming_a_full_disk
 from visage.data.raw import Raw, RawSet
 from visage.errors import UserError
@@ -68,7 +69,8 @@ def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
     """Write `out` from what `raw` holds or points at; whole or not at all. The same images give the same bytes.
 
     Raises:
-        UserError: too many images cannot be used, the disk is full, or the files are not those that `download` found.
+        UserError: too many images cannot be used, a split has too few, the disk is full, or the files are not those
+            that `download` found.
     """
     record = Raw.load(raw)
     faces = record.faces(raw)
@@ -76,6 +78,7 @@ def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
     rows = {name: _rows(faces, i, config.limit) for i, name in enumerate(SPLITS)}
     with naming_a_full_disk(out), replacing_folder(out) as temporary:
         kept, skipped = write_files(faces, rows, config, temporary)
+        _refuse_too_few(kept, files=faces.path)
         sets = []
         for other, images in others:
             written, bad = _write_ood(other, images, config, temporary)
@@ -98,8 +101,9 @@ def preprocess(config: PreprocessConfig, raw: Path, out: Path) -> None:
             label_hashes={
                 name: _write_labels(faces, kept[name], temporary / "labels" / f"{name}.npz") for name in SPLITS
             },
-            data_hash={size: _data_hash(found["test"], crop, config.filter) for size, found in hashes.items()},
+            data_hash={},
         )
+        card = replace(card, data_hash={size: _data_hash(card, size) for size in hashes})
         write_json(temporary / "card.json", asdict(card))
         for label in config.labels:
             write_json(temporary / "train" / f"{label}.json", _training_part(card, size=label.rpartition("-")[2]))
@@ -238,6 +242,13 @@ def _centre_square(image: Tensor) -> Tensor:
     return image[top : top + side, left : left + side].contiguous()
 
 
+def _refuse_too_few(kept: Mapping[Split, NDArray[np.intp]], files: Path) -> None:
+    """Raise if a split has too few images that could be used."""
+    for name, rows in kept.items():
+        if len(rows) < LEAST_IMAGES:
+            raise UserError(f"{files}: only {len(rows)} {name} images can be used, {LEAST_IMAGES} are needed: add some")
+
+
 def _refuse_too_many(skipped: Sequence[SkippedImage], total: int, path: Path, max_bad_share: float) -> None:
     """Name what is skipped; raise if it is too much."""
     first = "; ".join(f"{image.file} {image.reason}" for image in skipped[:3])
@@ -342,9 +353,13 @@ def _hash_arrays(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: hashlib.sha256(np.load(folder / f"{name}.npy", mmap_mode="r").data).hexdigest() for name in names}
 
 
-def _data_hash(test: str, crop: Sequence[int], filter: str) -> str:
-    """What figures are measured on: the hash of the test images, and how they were cut and resized."""
-    return hashlib.sha256(json.dumps([test, list(crop), filter]).encode()).hexdigest()
+def _data_hash(card: DataCard, size: str) -> str:
+    """The hash of all that a figure at this size can depend on: every array, all labels, and how images were cut.
+
+    The order of the sets of other images is part of it: the first one is the headline.
+    """
+    parts = [card.hashes[size], card.label_hashes, card.crop, card.filter]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _training_part(card: DataCard, size: str) -> dict[str, Any]:

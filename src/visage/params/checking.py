@@ -1,8 +1,9 @@
-"""Turns the first thing that is wrong in params.yaml into one line: where it is, what it is, and what was meant."""
+"""Turns what is wrong in params.yaml into one line each: where it is, what it is, and what was meant."""
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from visage.errors import UserError
 
 Kind = TypeVar("Kind")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
@@ -26,14 +29,43 @@ def check(kind: type[Kind], raw: Any, where: str, places: Mapping[str, str] | No
     try:
         if issubclass(kind, BaseModel):
             return kind.model_validate(raw)
-        hints = get_type_hints(kind, include_extras=True)
-        fields: dict[str, Any] = {name: (hints[name], ...) for name in field_names(kind)}
-        checked = create_model(kind.__name__, __config__=STRICT, **fields).model_validate(_tuples(raw, hints))
-        return kind(**dict(checked))
     except ValidationError as error:
         raise UserError(_line(error, kind, where, places or {})) from error
-    except ValueError as error:  # from a dataclass's __post_init__: settings that do not go together
+    try:
+        return kind(**check_values(kind, raw, where, places))
+    except ValueError as error:  # from the dataclass's __post_init__
         raise UserError(f"{where}: {error}") from error
+
+
+def check_values(kind: type, raw: Any, where: str, places: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The values of a dataclass's fields, each checked on its own: whether they go together is left to `check`.
+
+    where, places: as in `check`.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value is of the wrong type or out of range.
+    """
+    try:
+        return dict(_as_model(kind).model_validate(_tuples(raw, get_type_hints(kind, include_extras=True))))
+    except ValidationError as error:
+        raise UserError(_line(error, kind, where, places or {})) from error
+
+
+def each(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """What `work` gives for each item.
+
+    Raises:
+        UserError: `work` refuses some of them: a line for each, but none twice.
+    """
+    found, lines = [], []
+    for item in items:
+        try:
+            found.append(work(item))
+        except UserError as error:
+            lines.append(str(error))
+    if lines:
+        raise UserError("\n".join(dict.fromkeys(lines)))
+    return found
 
 
 def field_names(kind: type) -> list[str]:
@@ -47,6 +79,14 @@ def hint(word: str, known: Iterable[str]) -> str:
     """A question that ends a message, with the known word that is nearest; nothing where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+@cache
+def _as_model(kind: type) -> type[BaseModel]:
+    """A pydantic model with the fields of a dataclass; making one takes longer than using it."""
+    hints = get_type_hints(kind, include_extras=True)
+    fields: dict[str, Any] = {name: (hints[name], ...) for name in field_names(kind)}
+    return create_model(kind.__name__, __config__=STRICT, **fields)
 
 
 def _tuples(raw: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:

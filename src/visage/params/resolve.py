@@ -3,16 +3,19 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from visage.config import RunConfig, TrainConfig
 from visage.errors import UserError
 from visage.models import base
-from visage.params.checking import check, field_names, hint
+from visage.params.checking import check, check_values, each, field_names, hint
 from visage.params.code import run_digest
 from visage.params.images import attribute_names
-from visage.params.sections import Params
+from visage.params.sections import SCALES, Params, Scale, at_scale
+from visage.training.plan import misfits
 
 RUN = re.compile(r"(?P<recipe>[a-z][a-z0-9_]*)-(?P<size>[1-9][0-9]*)")
 
@@ -20,10 +23,14 @@ RUN = re.compile(r"(?P<recipe>[a-z][a-z0-9_]*)-(?P<size>[1-9][0-9]*)")
 def resolve(params: Params, source: Path) -> list[RunConfig]:
     """One config for each entry of `runs` and each seed.
 
+    Of what is not run, the other scale and the other recipes, each value is checked on its own: a knob that is turned
+    for one run may leave another one, which nobody asked for, with settings that do not go together.
+
     source: the folder that holds the package `visage`, whose code is part of what a run is.
 
     Raises:
-        UserError: an entry names no recipe or a size that is not made, or its settings do not fit its model.
+        UserError: an entry names no recipe or a size that is not made, or its settings do not fit its model; a value in
+            any recipe is wrong. The message has a line for each.
     """
     if not params.runs:
         raise UserError("params.yaml: runs is empty: there is nothing to train")
@@ -31,7 +38,9 @@ def resolve(params: Params, source: Path) -> list[RunConfig]:
         raise UserError(f"params.yaml: runs: {doubled[0]} is listed twice: take one out")
     for name in params.recipes:
         _check_names(params, name)
-    runs = [_resolve_run(params, label, source) for label in params.runs]
+    runs = each(lambda label: _resolve_run(params, label, source), params.runs)
+    sizes = sorted({*params.preprocess.sizes, *(size for recipe in params.recipes.values() for size in recipe.sizes)})
+    each(lambda case: _merge(params, *case), product(params.recipes, SCALES, sizes))
     return [run.seeded(seed) for run in runs for seed in params.seeds]
 
 
@@ -65,7 +74,7 @@ def _resolve_run(params: Params, label: str, source: Path) -> RunConfig:
     kind = _model(params, name)
     first = _resolve_run(params, f"{kind.first_stage}-{size}", source) if kind.first_stage else None
     file = _file(params, name)
-    train, settings = _merge(params, name, size)
+    train, settings = _merge(params, name, params.scale, size)
     where = f"params.yaml: recipes.{name}"
     run = RunConfig(
         name=f"{label}-{params.seeds[0]}",
@@ -79,15 +88,28 @@ def _resolve_run(params: Params, label: str, source: Path) -> RunConfig:
         code=run_digest(file, source),
         first_stage=first,
     )
-    _check_attributes(_build(run, where).attributes, params, label, where)
+    if 0 < params.data.limit < run.train.batch_size:
+        raise UserError(
+            f"params.yaml: data.limit: {params.data.limit} training images are fewer than the train.batch_size of "
+            f"{label}, {run.train.batch_size}: raise the limit, or lower the batch size"
+        )
+    model = _build(run)
+    _check_attributes(model.attributes, params, label, where)
+    if wrong := [f"{train.places[key]}: {key}: {what}" for key, what in misfits(run.train, model).items()]:
+        raise UserError("; ".join(wrong))
     return run
 
 
 def _model(params: Params, recipe: str) -> type[base.GenerativeModel]:
     try:
-        return base.find(_file(params, recipe))
+        return _class(_file(params, recipe))
     except LookupError as error:
         raise UserError(f"params.yaml: recipes.{recipe}: {error}") from error
+
+
+@cache
+def _class(file: str) -> type[base.GenerativeModel]:
+    return base.find(file)  # lists a folder, which takes longer than all else that is done for a recipe
 
 
 def _file(params: Params, recipe: str) -> str:
@@ -106,41 +128,44 @@ class _Merged:
         self.places |= dict.fromkeys(values, f"params.yaml: {place}")
 
 
-def _merge(params: Params, name: str, size: int) -> tuple[_Merged, _Merged]:
-    """How a recipe is trained, and the settings of its model, checked and in the order of its config's fields.
+def _merge(params: Params, name: str, scale: Scale, size: int) -> tuple[_Merged, _Merged]:
+    """How a recipe is trained, and the settings of its model in the order of its config's fields.
 
-    A comment above `recipes` in params.yaml says what overrides what.
+    Each value is checked. A comment above `recipes` in params.yaml says what overrides what.
     """
     recipe, config = params.recipes[name], base.config_type(_model(params, name))
     if recipe.base:
-        train, settings = _merge(params, recipe.base, size)
+        train, settings = _merge(params, recipe.base, scale, size)
     else:
         train, settings = _Merged(), _Merged()
-        train.override(params.train, "train")
+        train.override(at_scale(params.train, scale), "train")
     known = field_names(config)
     settings.values = {key: value for key, value in settings.values.items() if key in known}
     settings.override({knob: params.model[knob] for knob in recipe.uses}, "model")
-    scaled = getattr(recipe, params.scale)
+    scaled = recipe.scaled(scale)
     for place, part in (
         (f"recipes.{name}", recipe),
-        (f"recipes.{name}.{params.scale}", scaled),
+        (f"recipes.{name}.{scale}", scaled),
         (f"recipes.{name}.at_{size}", recipe.at(size)),
-        (f"recipes.{name}.{params.scale}.at_{size}", scaled.at(size)),
+        (f"recipes.{name}.{scale}.at_{size}", scaled.at(size)),
     ):
         train.override(part.train, f"{place}.train")
         settings.override(part.model, f"{place}.model")
-    check(config, settings.values, f"params.yaml: recipes.{name}.{params.scale}.model", settings.places)
+    where = f"params.yaml: recipes.{name}.{scale}"
+    check_values(TrainConfig, train.values, f"{where}.train", train.places)
+    check_values(config, settings.values, f"{where}.model", settings.places)
     settings.values = {key: settings.values[key] for key in known}
     return train, settings
 
 
-def _build(run: RunConfig, where: str) -> base.GenerativeModel:
-    """Build the model once: no other test of its settings is as sure."""
-    first = _build(run.first_stage, where) if run.first_stage else None
+def _build(run: RunConfig) -> base.GenerativeModel:
+    """Build the model once: nothing else tells as surely whether its settings go together and suit the size."""
+    first = _build(run.first_stage) if run.first_stage else None
     try:
         return base.build(run.model, run.settings, run.size, first)
     except ValueError as error:
-        raise UserError(f"{where}.{run.scale}.model at size {run.size}: {error}") from error
+        where = f"params.yaml: runs: {run.label} (recipes.{run.recipe}.{run.scale}.model)"
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_attributes(wanted: Sequence[str], params: Params, label: str, where: str) -> None:

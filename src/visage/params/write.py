@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visage.config import (
+    DOWNLOAD,
     AttributeNetworkConfig,
     DownloadConfig,
     EvaluateConfig,
@@ -14,11 +15,12 @@ from visage.config import (
     RuntimeConfig,
     StageConfig,
 )
-from visage.files import write_json
+from visage.errors import UserError
+from visage.files import project_path, write_json
 from visage.params.checking import check
 from visage.params.code import stage_digests
 from visage.params.images import download_config
-from visage.params.sections import Params
+from visage.params.sections import SCALES, Params, at_scale
 
 STAGES = ("download", "preprocess", "attribute_network", "reference", "train", "evaluate", "report")
 """Those whose code `code/<stage>.json` describes."""
@@ -35,7 +37,14 @@ def write_configs(params: Params, runs: Sequence[RunConfig], folder: Path, root:
     crop, sizes = params.preprocess.crop, tuple(params.preprocess.sizes)
     labels = tuple(f"{recipe}-{size}" for recipe in params.recipes for size in sizes)
     download = download_config(params)
-    network = params.attribute_network | {"sizes": sizes, "seed": params.seed}
+    networks, evaluations = {}, {}
+    for scale in SCALES:  # what is wrong at the other one is better known before that one is asked for
+        values = at_scale(params.evaluate, scale) | {"seed": params.seed}
+        evaluations[scale] = check(EvaluateConfig, values, "params.yaml: evaluate")
+        values = at_scale(params.attribute_network, scale) | {"sizes": sizes, "seed": params.seed}
+        networks[scale] = check(AttributeNetworkConfig, values, "params.yaml: attribute_network")
+    evaluate = evaluations[params.scale]
+    _check_weights(evaluate.inception)
     configs: tuple[StageConfig, ...] = (
         download,
         PreprocessConfig(
@@ -46,9 +55,9 @@ def write_configs(params: Params, runs: Sequence[RunConfig], folder: Path, root:
             limit=params.data.limit,
             labels=labels,
         ),
-        check(AttributeNetworkConfig, network, "params.yaml: attribute_network"),
+        networks[params.scale],
         ReferenceConfig(sizes=sizes, labels=labels),
-        check(EvaluateConfig, params.evaluate | {"seed": params.seed}, "params.yaml: evaluate"),
+        evaluate,
         check(RuntimeConfig, params.runtime, "params.yaml: runtime"),
         ReportConfig(runs=tuple(run.name for run in runs)),
     )
@@ -61,6 +70,18 @@ def write_configs(params: Params, runs: Sequence[RunConfig], folder: Path, root:
         loaded = by_name if stage in ("download", "preprocess") else ()
         digests = stage_digests(root / "stages" / f"{stage}.py", root / "src", loaded)
         write_json(folder / "code" / f"{stage}.json", digests)
+
+
+def _check_weights(inception: str | None) -> None:
+    """Refuse a file that is not there, before anything is trained."""
+    if inception is None or inception == DOWNLOAD:
+        return
+    path = project_path(inception)
+    if not path.is_file() or path.stat().st_size == 0:
+        raise UserError(
+            f"params.yaml: evaluate.inception: {inception!r} is {'an empty' if path.is_file() else 'no'} file: "
+            f"name the weights of Inception, say {DOWNLOAD}, or leave it empty"
+        )
 
 
 def _loaded_by_name(download: DownloadConfig) -> list[str]:

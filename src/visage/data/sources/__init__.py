@@ -56,7 +56,7 @@ class Source(Protocol):
         """List the faces in the folder that `get` found.
 
         Raises:
-            UserError: something is missing or broken, or a split is empty.
+            UserError: something is missing or broken, or a split has too few images.
         """
         ...
 

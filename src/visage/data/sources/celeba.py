@@ -50,11 +50,16 @@ class Settings(Strict):
     mirrors: tuple[str, ...]
     checksums: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]]
 
+    def __post_init__(self) -> None:
+        """Refuse a list that lacks a file, which nobody would then download, or names another one."""
+        if missing := [name for name in GOOGLE_DRIVE if name not in self.checksums]:
+            raise ValueError(f"checksums lacks {', '.join(missing)}: add the MD5 of each")
+        if other := [name for name in self.checksums if name not in GOOGLE_DRIVE]:
+            raise ValueError(f"checksums: {other[0]} is none of CelebA's files: take it out")
+
 
 def check(settings: Settings, root: str | None) -> None:
-    """A download needs every checksum."""
-    if root is None and (missing := [name for name in GOOGLE_DRIVE if name not in settings.checksums]):
-        raise UserError(f"params.yaml: data.celeba.checksums lacks {missing[0]}: add its MD5, or set data.root")
+    """Nothing more can be wrong; without a root, the files are downloaded."""
 
 
 def attribute_names(settings: Settings) -> Sequence[str] | None:
@@ -66,7 +71,6 @@ def get(settings: Settings, request: Request) -> Found:
     """Find the files in the root, or download them where there is none."""
     if request.root is not None:
         return Found(request.root, str(celeba_files.find(request.root)))
-    check(settings, None)
     name = download_celeba(request.arriving, celeba_mirrors(settings.mirrors, settings.checksums))
     return Found(request.arriving, f"{celeba_files.find(request.arriving)}, from {name}")
 

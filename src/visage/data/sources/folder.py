@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from visage.data.collection import SPLITS, Collection, check_splits, find_images, fingerprint
 from visage.data.request import Found, Request
 from visage.errors import UserError
-from visage.files import Strict
+from visage.files import Strict, expanded
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -40,7 +40,9 @@ class Settings(Strict):
     test_share: Annotated[float, Gt(0), Lt(1)]
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing."""
+        """Refuse a file without a name, and shares that leave nothing."""
+        if self.attributes is not None and not self.attributes.strip():
+            raise ValueError(f"attributes: {self.attributes!r} names no file: leave it empty, without quotes, for none")
         if self.valid_share + self.test_share >= 1:
             raise ValueError("valid_share + test_share must leave images to train on (sum below 1)")
 
@@ -67,11 +69,11 @@ def read(settings: Settings, folder: Path) -> Collection:
     """List the images in a folder and in all folders below it.
 
     Raises:
-        UserError: there is no image, the CSV does not fit, or a split stays empty.
+        UserError: there is no image, the CSV does not fit, or a split has too few images.
     """
     members = find_images(folder, "data.root")
     names = sorted(members)
-    attributes = folder / Path(settings.attributes).expanduser() if settings.attributes else None
+    attributes = folder / expanded(settings.attributes) if settings.attributes is not None else None
     bits, columns = _read_attributes(attributes, names)
     collection = Collection(
         path=folder,

@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from visage.data import celeba_files
 from visage.data import celeba_format as celeba
-from visage.data.collection import Collection
+from visage.data.collection import LEAST_IMAGES, SPLITS, Collection
 from visage.data.face_factors import DISTRIBUTIONS, Factors, attributes, sample_factors
 from visage.data.portrait import draw_face
 from visage.data.request import Found, Request
+from visage.errors import UserError
 from visage.files import Strict, replacing, write_text
 
 TITLE = "drawn faces, not photographs"
@@ -58,7 +59,18 @@ def attribute_names(settings: Settings) -> Sequence[str] | None:
 
 
 def get(settings: Settings, request: Request) -> Found:
-    """Draw the faces."""
+    """Draw the faces.
+
+    Raises:
+        UserError: too few of them would be in a split.
+    """
+    splits = [split_of(who) for who in identities(settings.images, settings.images_per_identity, request.seed)]
+    for i, name in enumerate(SPLITS):
+        if splits.count(i) < LEAST_IMAGES:
+            raise UserError(
+                f"params.yaml: data.synthetic: {settings.images} images, {settings.images_per_identity:g} of each "
+                f"person, put {splits.count(i)} into {name}, where {LEAST_IMAGES} are needed: draw more, or fewer each"
+            )
     draw_dataset(request.target, settings.images, settings.images_per_identity, request.seed)
     return Found(request.target, "drawn")
 
