@@ -25,24 +25,29 @@ SETTINGS = EvaluateConfig(
     ood_images=0,
     draws=2,
     network_calls=32,
+    least_images=16,
     samples=10,
     gallery=6,
     bootstrap=100,
     derived_images=6,
     importance_draws=2,
     quality_samples=8,
+    slow_samples=8,
     inception=None,
     seed=5,
 )
 
 
-def write_processed(folder, splits=SPLITS, external=EXTERNAL, names=NAMES, attributes=None, factors=None):
+def write_processed(
+    folder, splits=SPLITS, external=EXTERNAL, names=NAMES, attributes=None, factors=None, identity=None, size=SIZE
+):
     """Write `data/processed`.
 
     attributes: split -> (N, A) in {0, 1}; random ones where nothing is given. factors: name -> split -> (N,).
+    identity: split -> (N,); unknown where nothing is given.
     """
-    rng, factors = np.random.default_rng(4), factors or {}
-    home, labels = folder / str(SIZE), folder / "labels"
+    rng, factors, identity = np.random.default_rng(4), factors or {}, identity or {}
+    home, labels = folder / str(size), folder / "labels"
     (home / "ood").mkdir(parents=True)
     labels.mkdir()
     hashes, label_hashes = {}, {}
@@ -55,7 +60,7 @@ def write_processed(folder, splits=SPLITS, external=EXTERNAL, names=NAMES, attri
             attributes=np.asarray(values, np.uint8),
             names=np.array(names, np.str_),
             image_id=np.array([f"{i:06}.jpg" for i in range(n)]),
-            identity=np.full(n, -1, np.int32),
+            identity=np.asarray(identity.get(split, np.full(n, -1)), np.int32),
             factors=np.array([column[split] for column in factors.values()], np.float32).reshape(len(factors), n).T,
             factor_names=np.array(list(factors), np.str_),
         )
@@ -69,27 +74,27 @@ def write_processed(folder, splits=SPLITS, external=EXTERNAL, names=NAMES, attri
         note="",
         crop=(),
         filter="bicubic",
-        sizes=(SIZE,),
+        sizes=(size,),
         counts={split: len(images) for split, images in splits.items()},
         ood=tuple(ExternalSet(name, "folder", f"{name} images", "", len(images)) for name, images in external.items()),
         skipped=[],
-        hashes={str(SIZE): hashes},
+        hashes={str(size): hashes},
         label_hashes=label_hashes,
-        data_hash={str(SIZE): hashlib.sha256("".join(hashes.values()).encode()).hexdigest()},
+        data_hash={str(size): hashlib.sha256("".join(hashes.values()).encode()).hexdigest()},
     )
     write_json(folder / "card.json", asdict(card))
 
 
-def write_no_network(folder: Path) -> None:
+def write_no_network(folder: Path, size=SIZE) -> None:
     """Write `data/attribute_network` as it is where there is nothing to learn."""
-    write_json(folder / str(SIZE) / "about.json", asdict(About(NO_NETWORK, [], "", {}, None, 0, 0.0)))
+    write_json(folder / str(size) / "about.json", asdict(About(NO_NETWORK, [], "", {}, None, 0, 0.0)))
 
 
-def write_data(folder: Path, settings=SETTINGS, **processed) -> None:
+def write_data(folder: Path, settings=SETTINGS, size=SIZE, **processed) -> None:
     """Write all of `data`, without a network; processed: as in `write_processed`."""
-    write_processed(folder / "processed", **processed)
-    write_no_network(folder / "attribute_network")
-    build_reference(ReferenceConfig((SIZE,), (LABEL,)), settings, folder, folder / "reference", torch.device("cpu"))
+    write_processed(folder / "processed", size=size, **processed)
+    write_no_network(folder / "attribute_network", size)
+    build_reference(ReferenceConfig((size,), (LABEL,)), settings, folder, folder / "reference", torch.device("cpu"))
 
 
 def digest(array):

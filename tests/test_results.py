@@ -41,7 +41,7 @@ FACE = Face(7, "000007.jpg", 0.5, ["Bald", "Smiling"])
 GALLERY = Gallery("recon_mse", "worst", "worst_recon_mse.png", 16, [FACE])
 ODDS = Odds("Bald", 3, 20, 1.5, 2.25, (0.5, 9.0), True, "", 0.03, 2.0)
 FOOTPRINT = Footprint(512, "cpu", "fp32", 2)
-COST = TrainingCost(0.5, 12.5, 800.0, FOOTPRINT)
+COST = TrainingCost(12.5, 800.0, FOOTPRINT, train_pflop=0.5)
 RESULTS = Results(
     version=VERSION,
     run="vae-16-0",
@@ -72,6 +72,8 @@ REFERENCE = Reference(
         Record("auroc", "exact", 0.5, 26, images="blur", score="grey"),
         Record("probe_pixels", "estimate", 0.625, 16),
     ],
+    compared=8,
+    gaussian=[Record("bits_per_dim", "exact", 3.5, 16)],
 )
 TRAINING = Training(
     VERSION, "4e1", RUN, Parameters(30, {"g": 10, "d": 20}), 100, 1600, 80, "bits_per_dim of the validation images"
@@ -154,7 +156,7 @@ def test_an_unknown_key_is_refused(example, tmp_path):
 def test_another_version_is_refused(example, tmp_path):
     for version in (VERSION - 1, VERSION + 1):
         spoilt(tmp_path / "r.json", example, lambda content, version=version: content.update(version=version))
-        with pytest.raises(UserError, match=r"r\.json: version: must be 2: delete it and run `dvc repro` again$"):
+        with pytest.raises(UserError, match=r"r\.json: version: must be 3: delete it and run `dvc repro` again$"):
             read(tmp_path / "r.json", type(example))
 
 
@@ -278,7 +280,7 @@ def per_image():
         "grey": {"nll": rng.normal(size=4)},
     }
     rows = {"test": rng.permutation(6), "grey": rng.permutation(4)}
-    return PerImage(rows, scores, {"recon_mse": rng.normal(size=6)})
+    return PerImage(rows, np.arange(6) // 2, scores, {"recon_mse": rng.normal(size=6)})
 
 
 def same(a, b):
@@ -315,6 +317,9 @@ def test_per_image_values_that_cannot_be_read_are_refused(per_image, tmp_path):
     np.savez(path, **{"rows.test": np.array([{}], object)})  # would have to be unpickled
     with pytest.raises(UserError, match=r"scores\.npz cannot be read"):
         PerImage.load(path)
-    np.savez(path, **{"weights.test": np.zeros(3)})
+    np.savez(path, **{"rows.test": np.zeros(3)})
+    with pytest.raises(UserError, match=r"scores\.npz does not say who is on the faces: delete it"):
+        PerImage.load(path)
+    np.savez(path, **{"weights.test": np.zeros(3), "identity": np.zeros(3)})
     with pytest.raises(UserError, match=r"scores\.npz holds an unknown array weights\.test: delete it"):
         PerImage.load(path)

@@ -37,8 +37,8 @@ WIDTHS = (32, 64, 128, 256)
 """Channels after each halving of the resolution."""
 VALIDATIONS = 8
 """Moments of the training, evenly spaced, of which the one with the best validation loss is kept."""
-BATCH = 256
-"""Images that the network sees at a time; no result depends on it."""
+BATCH = 64
+"""Images that the network sees at a time: bounds the memory."""
 NO_ATTRIBUTES = "these images have no attributes to learn from"
 AGAIN = "run `dvc repro -f attribute_network`"
 
@@ -101,6 +101,11 @@ class TrainedAttributeNetwork:
     names: Sequence[str]
     weights_hash: str
     train_features: NDArray[np.float32]
+
+    @property
+    def name(self) -> str:
+        """What notes call it."""
+        return f"the attribute network {self.weights_hash[:12]}"
 
 
 def learnable(train: Faces) -> list[str]:

@@ -31,8 +31,8 @@ from visage.config import RunConfig
 from visage.errors import UserError
 from visage.files import Strict, read_typed, replacing, write_json
 
-Version = Literal[2]
-VERSION: Version = 2
+Version = Literal[3]
+VERSION: Version = 3
 """Raised whenever a stored field changes its meaning: files of another version are refused, and measured again."""
 
 Kind = Literal["exact", "upper_bound", "lower_bound", "estimate", "undefined"]
@@ -47,6 +47,8 @@ TEST, VALID = "test", "valid"
 """The held-out and the validation faces, among the names of sets of images."""
 DIGITS = 6
 """Significant digits of `metrics`: what survives another order of summation."""
+IDENTITY = "identity"
+"""The array of `PerImage.identity` in its file."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 """What measures, sets of images and scores are called."""
 
@@ -152,7 +154,7 @@ class Odds(Strict):
 
     worst_with, rest_with: faces that have it, among the worst and among the others.
     expected: of worst_with, where the attribute makes no difference.
-    odds_ratio, ci95: above 1 where the worst have it more often.
+    odds_ratio: above 1 where the worst have it more often; ci95: from resampled people.
     tested: whether `p` exists; reason: why not, else empty. p: of Fisher's exact test.
     adjusted_odds_ratio: at equal covariates; None where it is not estimated.
     """
@@ -174,7 +176,7 @@ class Enrichment(Strict):
     """Which attributes the worst faces by one measure have more often, or less often, than the others.
 
     n: faces behind it; worst: how many of them are the worst.
-    p_max: how often chance gives an odds ratio as far from 1 as the furthest one here; None where none is tested.
+    p_max: how often chance gives a count as surprising as the most surprising one here; None where none is tested.
     """
 
     measure: str
@@ -266,7 +268,10 @@ class Reference(Strict):
 
     sets: in the order of the page; the first one is the headline.
     network_hash: of the attribute network's weights, "" where there is none; why_no_network says why.
+    compared: samples of every model that are compared with faces where their number matters, as many as there are
+        faces behind the floor of that comparison.
     records: figures of the statistics that need no model, of real faces in place of samples, and of controls.
+    gaussian: figures of one Gaussian of all pixels together, in the place of a model.
     """
 
     version: Version
@@ -275,7 +280,9 @@ class Reference(Strict):
     network_hash: str
     why_no_network: str
     sets: list[ImageSet]
+    compared: int
     records: list[Record]
+    gaussian: list[Record]
 
     @property
     def headline(self) -> str:
@@ -331,14 +338,14 @@ class Footprint(Strict):
 class TrainingCost(Strict):
     """What a training took. Everything but `train_pflop` varies from run to run.
 
-    train_pflop: 10^15 floating-point operations.
+    train_pflop: 10^15 floating-point operations; None where counting them failed.
     first_stage: what training the first stage took, of a run that has one.
     """
 
-    train_pflop: float
     seconds: float
     images_per_second: float
     footprint: Footprint
+    train_pflop: float | None = None
     first_stage: "TrainingCost | None" = None
 
 
@@ -349,7 +356,7 @@ class EvaluationCost(Strict):
     seconds: float
     images_per_second: float
     footprint: Footprint
-    sample_seconds_per_64: float | None = None
+    samples_per_second: float | None = None
     sample_gflop: float | None = None
 
 
@@ -361,11 +368,13 @@ class PerImage:
     """Values per image, so that every audit can do without the model.
 
     rows: set of images -> the rows of its arrays that were measured, in the order of all values.
+    identity: (n,) who is on each of the held-out faces, -1 where that is not known.
     scores: set of images -> score -> (n,) values; of scores that take long, those of the first images.
     values: measure -> (n,) values of the first of the held-out faces.
     """
 
     rows: Mapping[str, NDArray[np.int64]]
+    identity: NDArray[np.int64]
     scores: Mapping[str, Scores]
     values: Mapping[str, NDArray[np.float64]]
 
@@ -373,6 +382,7 @@ class PerImage:
         """Write an NPZ file with one array for each; the same values give the same bytes."""
         groups = {"rows": self.rows, "values": self.values} | {f"scores.{name}": s for name, s in self.scores.items()}
         arrays = {f"{group}.{name}": array for group, found in groups.items() for name, array in found.items()}
+        arrays[IDENTITY] = self.identity
         with replacing(path) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
 
@@ -390,6 +400,9 @@ class PerImage:
             raise UserError(f"{path} is missing: {AGAIN}") from error
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"{path} cannot be read ({error}): delete it and {AGAIN}") from error
+        if IDENTITY not in arrays:
+            raise UserError(f"{path} does not say who is on the faces: delete it and {AGAIN}")
+        identity = arrays.pop(IDENTITY)
         rows: dict[str, NDArray[np.int64]] = {}
         values: dict[str, NDArray[np.float64]] = {}
         scores: dict[str, dict[str, NDArray[np.float64]]] = {}
@@ -403,7 +416,7 @@ class PerImage:
                     scores.setdefault(images, {})[name] = array
                 case _:
                     raise UserError(f"{path} holds an unknown array {key}: delete it and {AGAIN}")
-        return cls(rows, scores, values)
+        return cls(rows, identity, scores, values)
 
 
 # --- reading and writing ----------------------------------------------------------------------------------------------

@@ -85,10 +85,11 @@ class Measured(NamedTuple):
 def measured(run, prepared, tmp_path_factory):
     """A function that evaluates a model: settings may be changed by name."""
 
-    def measure(model, judged=False, **changes):
+    def measure(model, judged=False, mirrored=False, **changes):
         settings = dataclasses.replace(SETTINGS, **changes)
+        trained = dataclasses.replace(run, train=dataclasses.replace(run.train, flip=mirrored))
         out = tmp_path_factory.mktemp("out")
-        found = evaluate(model, run, settings, prepared(settings, judged), out, CPU, progress=False)
+        found = evaluate(model, trained, settings, prepared(settings, judged), out, CPU, progress=False)
         return Measured(found.results, found.cost, out)
 
     return measure

@@ -1,12 +1,18 @@
 """Tripwires of whole evaluations; the limits themselves are tested in tests/measures/test_tripwires.py."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from tests.small_data import SETTINGS, SPLITS, write_data
 from tests.small_models import Brighter, LinearVAE, Small
+from visage.evaluation.evaluate import evaluate
 
 KNOWN = {
-    "non_finite", "codebook_collapse", "posterior_collapse", "discriminator_saturation", "mode_collapse", "round_trip"
+    "non_finite", "codebook_collapse", "posterior_collapse", "discriminator_saturation", "mode_collapse", "round_trip",
+    "mirror",
 }  # fmt: skip
 
 
@@ -61,6 +67,18 @@ class Flow(Small):
         return z.view(-1, 3, 16, 16) + 2 * self.shift / 255
 
 
+class Sided(Small):
+    """Scores faces by how much lighter their left half is, or by how light all of them are."""
+
+    def __init__(self, sided):
+        super().__init__()
+        self.sided = sided
+
+    def ood_scores(self, x, generator):
+        left, right = (half.flatten(1).mean(1) for half in x.chunk(2, dim=3))
+        return {"light": left - right if self.sided else left + right}
+
+
 def wires(found):
     return {wire.name: wire for wire in found.results.tripwires}
 
@@ -108,3 +126,33 @@ def test_wires_that_do_not_apply_say_why(measured):
     assert {name for name, wire in found.items() if wire.verdict == "undefined"} == KNOWN - {"non_finite"}
     assert all(wire.text and wire.value is None for wire in found.values() if wire.verdict == "undefined")
     assert found["codebook_collapse"].text == "the model has no codebook"
+
+
+@pytest.mark.parametrize(("sided", "mirrored", "verdict"), [(1, 1, "tripped"), (0, 1, "ok"), (1, 0, "undefined")])
+def test_a_score_that_knows_left_from_right_is_wrong_where_training_mirrors(run, tmp_path, sided, mirrored, verdict):
+    """All faces here are lighter on the left, so that mirrored ones are told without a mistake."""
+    shade = np.linspace(40, -40, 16)[None, None, :, None]
+    lit = {split: (images / 2 + 60 + shade).astype(np.uint8) for split, images in SPLITS.items()}
+    settings = replace(SETTINGS, derived_images=16)
+    write_data(tmp_path, settings, splits=lit)
+    run = replace(run, train=replace(run.train, flip=bool(mirrored)))
+    (tmp_path / "out").mkdir()
+    found = evaluate(Sided(sided), run, settings, tmp_path, tmp_path / "out", torch.device("cpu"), progress=False)
+    wire = {wire.name: wire for wire in found.results.tripwires}["mirror"]
+    assert wire.verdict == verdict
+    assert found.results.find("auroc", "hflip", "light").value == pytest.approx(0 if sided else 0.5)
+
+
+def test_a_slow_likelihood_leaves_the_mirror_to_another_score(measured, run):
+    """Of mirrored faces the first score is asked that does not take many network calls."""
+
+    class Slow(Sided):
+        likelihood_calls = 4
+
+        def log_prob(self, x, generator):
+            return -x.flatten(1).square().sum(1)
+
+    assert run.train.flip is False
+    evaluated = measured(Slow(0), mirrored=True, network_calls=400)
+    assert wires(evaluated)["mirror"].verdict == "ok"
+    assert evaluated.find("auroc", "hflip", "nll").value is None

@@ -1,6 +1,7 @@
 """Whole evaluations of models whose figures can be worked out by hand."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from tests.small_data import DARK, EXTERNAL, NO_NETWORK, SETTINGS, SPLITS, write_data
 from tests.small_models import (
     DIMS,
+    FACES,
     SIZE,
     Brighter,
     Identity,
@@ -28,7 +30,7 @@ from visage.measures.reconstruction import PER_IMAGE
 from visage.measures.table import MEASURES, SCORES, SETS
 from visage.models.base import CAPABILITIES
 from visage.reference.load import load_reference
-from visage.results import Results, read
+from visage.results import PerImage, Results, read
 from visage.weights import weights_hash
 
 CPU = torch.device("cpu")
@@ -94,7 +96,7 @@ def test_a_model_that_can_do_everything(able, prepared):
     assert able.results.model_hash == weights_hash(LinearVAE())
     assert read(able.out / "results.json", Results) == able.results
     assert able.results.metrics()["recon_mse"] == pytest.approx(able.find("recon_mse").value, rel=1e-5)
-    assert able.cost.sample_seconds_per_64 > 0
+    assert able.cost.samples_per_second > 0
     assert able.cost.sample_gflop == 2 * 4 * DIMS / 1e9
     assert able.cost.footprint.device == "cpu"
 
@@ -128,9 +130,18 @@ def test_each_score_is_recorded_against_each_set(able):
             assert record.kind == "undefined"
             assert record.note == "this score was not measured on this set"
         else:
-            assert record.value == auroc(scores["test"][score], scores[name][score]), (name, score)
-            assert record.n == len(scores["test"][score]) + len(scores[name][score])
-    assert {name: found[name, "nll"].n for name in ("grey", "dark", "hflip")} == {"grey": 26, "dark": 23, "hflip": 22}
+            # a derived set against the six faces that it is derived from
+            test = scores["test"][score][: 6 if name in DERIVED else 16]
+            assert record.value == auroc(test, scores[name][score]), (name, score)
+            assert record.n == len(test) + len(scores[name][score])
+    assert {name: found[name, "nll"].n for name in ("grey", "dark", "hflip")} == {"grey": 26, "dark": 23, "hflip": 12}
+
+
+def test_an_auroc_is_exact_only_where_its_score_draws_no_random_numbers(able):
+    kinds = {score: found.kind for (name, score), found in board(able).items() if name == "grey"}
+    random = {"nll", "typicality", "complexity", "dose", "gradient"}  # the bound draws a code and dequantises
+    assert kinds == {score: "estimate" if score in random else "exact" for score in MODEL_SCORES}
+    assert {r.kind for r in able.results.records if r.metric in ("aupr", "fpr95")} == {"estimate"}
 
 
 def test_scores_of_derived_sets_have_an_interval_for_the_default_score_alone(able):
@@ -179,6 +190,39 @@ def test_gradients_are_scored_where_enough_of_them_can_be_afforded(measured):
     assert not any(score == "gradient" for _, score in board(measured(LinearVAE(), network_calls=9 * 8 // 4 - 1)))
 
 
+def test_a_tightened_bound_is_comparable_with_the_bound_although_fewer_images_are_behind_it(measured):
+    """The first faces are not the average ones; what weighting gains on them is taken from the mean of all."""
+    found = measured(LinearVAE(), least_images=3, network_calls=4, importance_draws=8)
+    bits, gain = (found.per_image.values[name] for name in ("bits_per_dim", "iw_gain"))
+    assert (len(bits), len(gain)) == (8, 3)
+    assert found.find("iw_gain").value == pytest.approx(gain.mean())
+    assert found.find("bits_per_dim_iw").value == pytest.approx(bits.mean() - gain.mean())
+    assert abs(bits[:3].mean() - bits.mean()) > 1e-3
+
+
+def test_one_draw_tightens_nothing(measured):
+    """Nor may there be more images with weights than with the bound itself."""
+    found = measured(LinearVAE(), importance_draws=1, draws=4, network_calls=8, least_images=2)
+    assert found.find("bits_per_dim_iw").note == "no draws that could be weighted: the likelihood stays as it is"
+    few = measured(LinearVAE(), importance_draws=2, draws=8, network_calls=8, least_images=2)
+    assert len(few.per_image.values["iw_gain"]) == len(few.per_image.values["bits_per_dim"]) == 4
+
+
+def test_pictures_of_one_person_are_resampled_together(run, tmp_path):
+    """Of four people, with six pictures each that differ little, not much can be said."""
+    faces = FACES[:4].repeat(6, axis=0) + (np.arange(24) % 6).astype(np.uint8)[:, None, None, None]
+    widths = []
+    for name, identity in (("known", np.arange(24) // 6), ("unknown", np.full(24, -1))):
+        write_data(tmp_path / name, splits=SPLITS | {"test": faces}, identity={"test": identity})
+        out = tmp_path / name / "out"
+        out.mkdir()
+        found = evaluate(LinearVAE(), run, SETTINGS, tmp_path / name, out, CPU, progress=False).results
+        low, high = found.find("recon_mse").ci95
+        widths.append(high - low)
+        assert set(PerImage.load(out / "scores.npz").identity.tolist()) <= set(identity.tolist())
+    assert widths[0] > 1.4 * widths[1]
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -213,9 +257,13 @@ def test_its_per_image_values(able):
     for name, images in EXTERNAL.items():
         assert sorted(found.rows[name].tolist()) == list(range(len(images)))
     assert found.scores.keys() == {"test", "valid", *EXTERNAL, *DERIVED}
-    assert found.values.keys() == {*RECONSTRUCTION, "bits_per_dim", "bits_per_dim_iw"}
+    assert found.values.keys() == {*RECONSTRUCTION, "bits_per_dim", "iw_gain"}
+    assert np.array_equal(found.identity, np.full(16, -1))
     for name in found.values:
         assert found.values[name].mean() == pytest.approx(able.find(name).value)
+    assert able.find("bits_per_dim_iw").value == pytest.approx(
+        found.values["bits_per_dim"].mean() - found.values["iw_gain"].mean()
+    )
     assert np.array_equal(found.scores["test"]["nll"], found.values["bits_per_dim"])
     assert found.scores["dark"]["recon"].shape == (len(DARK),)
 
@@ -310,7 +358,7 @@ def test_a_density_alone(measured):
     assert found.find("bits_per_dim_iw").value == pytest.approx(8, abs=1e-12)
     assert found.find("iw_gain").value == pytest.approx(0, abs=1e-12)
     assert "samples.png" not in files(found.out)
-    assert found.cost.sample_seconds_per_64 is None
+    assert found.cost.samples_per_second is None
 
 
 def test_a_perfect_autoencoder_has_no_finite_psnr(measured):
@@ -319,6 +367,23 @@ def test_a_perfect_autoencoder_has_no_finite_psnr(measured):
     assert found.find("psnr").kind == "undefined"
     assert found.find("psnr").note.startswith("not finite for 16 of 16 images")
     assert found.results.default_score == "recon"
+
+
+def test_images_too_small_for_a_window_have_no_similarity(run, tmp_path):
+    small = {split: images[:, ::2, ::2] for split, images in SPLITS.items()}
+    external = {name: images[:, ::2, ::2] for name, images in EXTERNAL.items()}
+    write_data(tmp_path, splits=small, external=external, size=8)
+    run = replace(run, size=8)
+    found = evaluate(Brighter(2), run, SETTINGS, tmp_path, tmp_path, CPU, progress=False).results
+    assert found.find("ssim").note == "it needs images of 11 x 11 pixels at least"
+    assert found.find("recon_mse").value == pytest.approx((2 / 255) ** 2, rel=1e-4)
+
+
+def test_test_faces_that_are_training_faces_leave_copies_undefined(run, tmp_path):
+    write_data(tmp_path, splits=SPLITS | {"train": FACES})
+    found = evaluate(OnlySamples(), run, SETTINGS, tmp_path, tmp_path, CPU, progress=False).results
+    assert found.find("memorization_pixels").note == "half of the test faces or more are training faces as well"
+    assert found.find("fd_pix64").value is not None
 
 
 def test_a_known_error(measured):

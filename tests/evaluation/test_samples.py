@@ -89,3 +89,24 @@ def test_translations_and_wanted_attributes_are_judged(measured):
         assert 0 <= found.find(name).value <= 1
         assert "before translation" in found.find(name).note
         assert found.find(name).n == found.find(name.replace("translation_success", "cycle_mse")).n
+
+
+class Broken(Obedient):
+    """Every other sample is not a number, whatever is asked for."""
+
+    def sample_given(self, y, generator):
+        x = super().sample_given(y, generator)
+        return x.where(torch.arange(len(x))[:, None, None, None] % 2 == 0, torch.nan)
+
+
+def test_samples_that_are_not_finite_have_no_figures_and_trip_a_wire(measured):
+    """As 8-bit images they would be black, and at some distance from faces."""
+    found = measured(Broken(), judged=True, images=0)
+    reason = "a value is not finite in 5 of 10 samples"
+    for name in ("fd_attr128", "precision", "memorization", "fd_pix64", "fid", "attribute_auroc"):
+        assert found.find(name).note == reason, name
+    wires = {wire.name: wire for wire in found.results.tripwires}
+    assert wires["non_finite"].verdict == "tripped"
+    assert "5 in samples" in wires["non_finite"].text
+    assert wires["mode_collapse"].text == reason
+    assert "samples.png" in found.pictures

@@ -4,13 +4,14 @@ import torch
 
 from tests.small_models import LinearVAE, Normalised, OnlySamples, log_normal
 from visage.inference.ood_scores import gradient_norm, own_scores
+from visage.maths import noise
 
 CPU = torch.device("cpu")
 
 
 def ask(model, images, batch_size=7):
     with torch.no_grad():
-        return own_scores(model.eval(), images, seed=0, device=CPU, batch_size=batch_size)
+        return own_scores(model.eval(), images, seed=0, device=CPU, batch_size=batch_size).scores
 
 
 def test_a_score_does_not_see_the_rest_of_its_batch(images, grey_images):
@@ -26,6 +27,16 @@ def test_own_scores_keep_the_models_order(images):
 
 def test_a_model_without_scores(images):
     assert ask(OnlySamples(), images) == {}
+
+
+def test_it_is_seen_whether_a_score_draws_random_numbers(images):
+    class Noisy(LinearVAE):
+        def ood_scores(self, x, generator):
+            return {"noisy": x.flatten(1).mean(1) + noise.randn(len(x), (), generator)}
+
+    with torch.no_grad():
+        found = [own_scores(kind(), images, seed=0, device=CPU, batch_size=7).random for kind in (LinearVAE, Noisy)]
+    assert found == [False, True]
 
 
 def test_gradient_norm_of_a_gaussian_is_that_of_its_whitened_residual():

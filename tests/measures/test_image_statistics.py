@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from visage.measures.gaussian import FullGaussian
 from visage.measures.image_statistics import PixelGaussian, PixelPCA, baselines, code_lengths, log_variances
 from visage.measures.intervals import auroc
 
 
 def trivial(images, train):
-    return baselines(images, PixelGaussian.fit(train), PixelPCA.fit(train))
+    return baselines(images, PixelGaussian.fit(train), PixelPCA.fit(train), FullGaussian.fit(train))
 
 
 def test_grey_images_are_told_from_coloured_ones_by_chroma_alone(images, grey_images):

@@ -6,7 +6,13 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from visage.measures.probes import faithfulness, probe
+from visage.measures.probes import Standardised, faithfulness
+from visage.measures.probes import probe as probe_standardised
+
+
+def probe(train, train_labels, test, test_labels, names):
+    standardised = Standardised.fit(train)
+    return probe_standardised(standardised(train), train_labels, standardised(test), test_labels, names)
 
 
 def labelled(n, gaps, dims, seed):

@@ -21,6 +21,7 @@ from visage.measures.sample_quality import (
     nearest_other,
     nearest_training,
     pixel_distance,
+    some_faces,
     thumbnails,
 )
 
@@ -171,16 +172,17 @@ def test_memorization_finds_copies_and_nothing_in_fresh_draws():
     assert found.p_value < 1e-10
     assert found.indices.tolist() == chosen.tolist()
     assert memorization(3 * fresh, usual, train).p_value > 0.99  # far from training images is no copying
-    with pytest.raises(ValueError, match="are training images"):
-        memorization(fresh, nearest_training(train[:9], train)[0], train)
+    assert memorization(fresh, nearest_training(train[:9], train)[0], train) is None  # nothing to measure by
 
 
 def test_memorization_of_mirrored_images():
     train, test = make_images(40, seed=0), make_images(20, seed=1)
     known, faces = thumbnails(train), thumbnails(test)
     copies = thumbnails(train[5:15, :, ::-1])
-    usual, _ = nearest_training(faces, known, mirrored(known))
-    found = memorization(copies, usual, known, mirrored(known))
+    usual, _ = nearest_training(faces, known, mirrored(faces))
+    both = np.concatenate([known, mirrored(known)])
+    assert usual == pytest.approx(cdist(faces, both).min(1), rel=1e-5)
+    found = memorization(copies, usual, known, mirrored(copies))
     assert found.ratio < 1e-5
     assert found.indices.tolist() == list(range(5, 15))
     assert memorization(copies, nearest_training(faces, known)[0], known).ratio > 0.1
@@ -189,18 +191,46 @@ def test_memorization_of_mirrored_images():
 
 def test_figures_of_features_compare_equally_many_neighbours():
     real, fake = normal(40, 6, 0), normal(30, 6, 1) + 0.5
-    found = feature_figures(real, fake, seed=3, network="the network")
+    identity = np.arange(40) // 2
+    found = feature_figures(real, fake, identity=identity, compared=30, seed=3, network="the network")
     assert found["fd_attr128"].value == frechet_distance(real, fake)
     low, high = found["fd_attr128"].ci95
     assert low < found["fd_attr128"].value == pytest.approx((low + high) / 2)
     assert found["kd_attr128"].value == 1000 * kernel_distance(real, fake, seed=3)[0]
-    neighbours = manifold_measures(real[:30], fake)
+    neighbours = manifold_measures(some_faces(real, 30, seed=3), fake)
     assert {name: found[name].value for name in neighbours} == neighbours
     assert {figure.n for figure in found.values()} == {30}
     assert all("the network" in found[name].note for name in ("fd_attr128", *neighbours))
-    few = feature_figures(real[:20], fake, seed=3, network="")
-    assert few["coverage"].value == manifold_measures(real[:20], fake[:20])["coverage"]
+    few = feature_figures(real[:20], fake, identity=identity[:20], compared=30, seed=3, network="")
+    assert few["coverage"].value == manifold_measures(some_faces(real[:20], 30, seed=3), fake[:20])["coverage"]
     assert few["coverage"].n == 20
+
+
+def test_where_the_number_of_samples_matters_no_more_are_compared_than_told():
+    real, fake = normal(40, 6, 0), normal(30, 6, 1) + 0.5
+    found = feature_figures(real, fake, identity=np.arange(40), compared=12, seed=3, network="")
+    assert found["fd_attr128"].value == frechet_distance(real, fake[:12])
+    assert found["fd_attr128"].n == found["recall"].n == 12
+    assert found["kd_attr128"].value == 1000 * kernel_distance(real, fake, seed=3)[0]  # unbiased, whatever n
+    assert found["kd_attr128"].n == 30
+
+
+def test_too_few_faces_have_no_neighbourhoods_and_say_so():
+    found = feature_figures(
+        normal(5, 6, 0), normal(30, 6, 1), identity=np.arange(5), compared=30, seed=3, network="the network"
+    )
+    assert set(found.values()) == {"fewer than 6 samples or test faces"}
+
+
+def test_the_interval_of_a_distance_knows_who_is_on_the_faces():
+    """Four images of each person, all alike: the mean is as unsure as with a quarter of the faces."""
+    people, fake = normal(40, 3, 0), np.tile(normal(2, 3, 9), (300, 1)) + 3
+    real = people.repeat(4, axis=0)
+    widths = []
+    for identity in (np.arange(160) // 4, np.full(160, -1)):
+        low, high = feature_figures(real, fake, identity=identity, compared=600, seed=1, network="")["fd_attr128"].ci95
+        widths.append(high - low)
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.4)
 
 
 def test_near_duplicates():

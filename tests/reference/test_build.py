@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.small_data import (
     DARK,
@@ -23,10 +25,11 @@ from visage.config import AttributeNetworkConfig, ReferenceConfig
 from visage.data.arrays import load_card
 from visage.errors import UserError
 from visage.inference.batches import embedded
+from visage.measures.gaussian import FullGaussian
 from visage.measures.image_statistics import PixelGaussian, PixelPCA, baselines, code_lengths, log_variances
 from visage.measures.intervals import auroc
-from visage.measures.probes import probe
-from visage.measures.sample_quality import frechet_distance, mirrored, nearest_training, thumbnails
+from visage.measures.probes import Standardised, probe
+from visage.measures.sample_quality import IN_FEATURES, frechet_distance, mirrored, nearest_training, thumbnails
 from visage.measures.table import BASELINES, SETS
 from visage.reference.build import build_reference
 from visage.reference.derived_sets import derive
@@ -88,11 +91,12 @@ def test_derived_sets_come_from_the_first_test_faces(built, images):
 
 def test_trivial_scores_are_kept_for_every_image(built, images):
     _, found = built
-    gaussian, pca = PixelGaussian.fit(SPLITS["train"]), PixelPCA.fit(SPLITS["train"])
+    train = SPLITS["train"]
+    fitted = PixelGaussian.fit(train), PixelPCA.fit(train), FullGaussian.fit(train)
     sets = {"test": images.test, **images.external, **found.derived}
     assert found.per_image.scores.keys() == sets.keys()
     for name, some in sets.items():
-        expected = baselines(some, gaussian, pca)
+        expected = baselines(some, *fitted)
         assert list(found.per_image.scores[name]) == list(BASELINES)
         assert all(np.array_equal(found.per_image.scores[name][score], expected[score]) for score in expected), name
         assert np.array_equal(found.code_lengths[name], code_lengths(some))
@@ -113,19 +117,25 @@ def test_every_trivial_score_is_recorded_against_every_set(built):
         if name == "rare":
             assert record.note == "the faces are not labelled with Wearing_Hat"
             continue
-        assert record.value == auroc(scores["test"][score], scores[name][score]), (name, score)
-        assert record.n == 16 + len(scores[name][score])
+        # a derived set against the six faces that it is derived from
+        test = scores["test"][score][: len(scores["test"][score]) if name in ("grey", "dark") else 6]
+        assert record.value == auroc(test, scores[name][score]), (name, score)
+        assert record.n == len(test) + len(scores[name][score])
         assert record.ci95[0] <= record.value <= record.ci95[1]
     assert board["grey", "grey"].value == 1.0
     assert board["dark", "dark"].value > 0.9
+    for score in ("grey", "dark", "zeros"):  # which way a face looks is all the same to them, in every resample
+        assert board["hflip", score].value == 0.5
+        assert board["hflip", score].ci95 == pytest.approx((0.5, 0.5), abs=1e-12)
 
 
 def test_controls_and_floors_are_those_of_the_measures(built, data, images):
     _, found = built
     small, faces = thumbnails(SPLITS["train"]), thumbnails(SPLITS["test"])
+    standardised = Standardised.fit(small[images.probe_rows])
     pixels = probe(
-        small[images.probe_rows], images.train.attributes[images.probe_rows],
-        faces[images.rows], images.attributes, NAMES,
+        standardised(small[images.probe_rows]), images.train.attributes[images.probe_rows],
+        standardised(faces[images.rows]), images.attributes, NAMES,
     )  # fmt: skip
     record = found.about.find("probe_pixels")
     assert record.value == pytest.approx(pixels.macro, abs=1e-12)
@@ -144,14 +154,41 @@ def test_controls_and_floors_are_those_of_the_measures(built, data, images):
     assert found.features["test"] == pytest.approx(test, abs=1e-6)
     assert np.array_equal(found.thumbnails["test"], faces)
     assert np.array_equal(found.train_thumbnails, small)
-    usual, _ = nearest_training(faces[images.rows], small, mirrored(small))
+    usual, _ = nearest_training(faces[images.rows], small, mirrored(faces[images.rows]))
     assert np.array_equal(found.thumbnails["usual"], usual)
+
+
+def test_one_gaussian_is_judged_as_a_model_is(built, data, images):
+    _, found = built
+    gaussian = FullGaussian.fit(SPLITS["train"])
+    figures = {record.metric: record for record in found.about.gaussian}
+    assert figures.keys() == {"bits_per_dim", "fd_pix64", *IN_FEATURES}
+    bits = gaussian.bits_per_dim(images.test)
+    assert figures["bits_per_dim"].value == bits.mean()
+    assert (figures["bits_per_dim"].kind, figures["bits_per_dim"].n) == ("exact", 16)
+    assert np.array_equal(found.per_image.scores["test"]["gaussian"], bits)
+    assert found.about.compared == 8 == figures["fd_attr128"].n == found.about.find("fd_attr128_floor").n
+    picture = Image.open(data / "reference" / str(SIZE) / "gaussian_samples.png")
+    assert picture.size == (8 * 98 - 2, 96)
+
+
+def test_the_floor_has_as_many_faces_as_there_are_samples(tmp_path, data):
+    """However many samples are asked for, no more of them are compared than there are unseen faces."""
+    for name in ("processed", "attribute_network"):
+        (tmp_path / name).symlink_to(data / name)
+    settings = replace(SETTINGS, quality_samples=500, slow_samples=7)
+    build_reference(ReferenceConfig((SIZE,), (LABEL,)), settings, tmp_path, tmp_path / "slow", CPU)
+    about = load_reference(tmp_path / "slow", SIZE).about
+    assert about.compared == about.find("fd_attr128_floor").n == 7
+    settings = replace(settings, slow_samples=600)
+    build_reference(ReferenceConfig((SIZE,), (LABEL,)), settings, tmp_path, tmp_path / "all", CPU)
+    assert load_reference(tmp_path / "all", SIZE).about.compared == len(SPLITS["valid"])
 
 
 def test_metrics_are_plain_figures_and_the_headline_board(built):
     figures, found = built
     assert figures.keys() == {str(SIZE)}
-    assert figures[str(SIZE)].keys() == {"probe_pixels", "fd_attr128_floor", "ood_baselines"}
+    assert figures[str(SIZE)].keys() == {"probe_pixels", "fd_attr128_floor", "ood_baselines", "gaussian"}
     assert figures[str(SIZE)]["ood_baselines"] == {
         score: float(f"{found.about.find('auroc', 'grey', score).value:.6g}") for score in BASELINES
     }
@@ -176,7 +213,7 @@ def test_the_same_arrays_give_the_same_bytes_and_others_another_card(built, data
     changed = json.loads((other / "reference" / f"{LABEL}.json").read_text())
     different = {name for name, value in card["reference"].items() if changed["reference"].get(name) != value}
     assert different == {
-        "results.json", "scores.npz", "derived.npz", "code_lengths.npz", "thumbnails.npz", "features.npz"
+        "results.json", "scores.npz", "derived.npz", "code_lengths.npz", "thumbnails.npz", "features.npz",
     }  # fmt: skip
     assert changed["network"] == ""
     assert changed["data_hash"] != card["data_hash"]

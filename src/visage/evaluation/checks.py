@@ -1,5 +1,7 @@
 """Looks for what goes wrong in training such models."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,13 +9,14 @@ from numpy.typing import NDArray
 from visage.evaluation.model import EvaluatedModel
 from visage.evaluation.ood import SetScores
 from visage.evaluation.per_image import FaceMeasures
-from visage.evaluation.samples import JudgedSamples
-from visage.inference.batches import batches
+from visage.evaluation.samples import Drawn, JudgedSamples
+from visage.inference.batches import answers
 from visage.inference.ood_scores import own_scores
 from visage.measures import tripwires
 from visage.models.base import ImportanceWeighted, Quantizes, can
+from visage.reference.derived_sets import MIRRORED
 from visage.reference.images import EvaluationImages
-from visage.results import TEST, Tripwire
+from visage.results import TEST, Record, Tripwire
 
 
 def check(
@@ -21,22 +24,32 @@ def check(
     images: EvaluationImages,
     faces: FaceMeasures,
     found: SetScores,
+    drawn: Drawn | None,
     judged: JudgedSamples | None,
+    records: Sequence[Record],
+    *,
+    mirrored: bool,
 ) -> list[Tripwire]:
-    """The verdict of every tripwire."""
+    """The verdict of every tripwire.
+
+    records: those of the AUROCs. mirrored: whether training mirrored half of the images.
+    """
     return [
-        _non_finite(faces, found),
+        _non_finite(faces, found, drawn),
         *_collapses(evaluated, images, faces),
-        _saturation(evaluated, found, judged),
-        _mode_collapse(judged),
+        _saturation(evaluated, found, drawn),
+        _mode_collapse(drawn, judged),
         _round_trip(faces),
+        _mirror(records, mirrored),
     ]
 
 
-def _non_finite(faces: FaceMeasures, found: SetScores) -> Tripwire:
+def _non_finite(faces: FaceMeasures, found: SetScores, drawn: Drawn | None) -> Tripwire:
     values = {f"{name} of {images}": v for images, scores in found.scores.items() for name, v in scores.items()}
     if "recon_mse" in faces.errors:
         values["recon_mse"] = faces.errors["recon_mse"]
+    if drawn:
+        values["samples"] = np.where(np.arange(len(drawn.images)) < drawn.broken, np.nan, 0)
     return tripwires.non_finite(values)
 
 
@@ -60,33 +73,45 @@ def codes_used(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> NDArray[
     model = evaluated.model
     if not (isinstance(model, Quantizes) and can(model, Quantizes)):
         return None
-    used = [model.codes(x).flatten().cpu() for x in batches(images, evaluated.batch_size, evaluated.device)]
+    codes = model.codes
+    used = list(answers(lambda x: codes(x).flatten().cpu(), images, evaluated.batch_size, evaluated.device))
     counts: NDArray[np.int64] = torch.bincount(torch.cat(used), minlength=model.codebook_size).numpy()
     return counts
 
 
-def _saturation(evaluated: EvaluatedModel, found: SetScores, judged: JudgedSamples | None) -> Tripwire:
+def _saturation(evaluated: EvaluatedModel, found: SetScores, drawn: Drawn | None) -> Tripwire:
     model, score = evaluated.model, evaluated.model.discriminator_score
-    if judged and score:
-        fakes = own_scores(
-            model,
-            judged.drawn.images,
-            seed=evaluated.settings.seed,
-            device=evaluated.device,
-            batch_size=evaluated.batch_size,
-        )
-        return tripwires.discriminator_saturation(found.scores[TEST][score], fakes[score])
-    none = "no discriminator that was trained to tell the model's samples from faces"
-    return tripwires.undefined("discriminator_saturation", none)
+    if drawn is None or not score:
+        none = "no discriminator that was trained to tell the model's samples from faces"
+        return tripwires.undefined("discriminator_saturation", none)
+    if drawn.why_not:
+        return tripwires.undefined("discriminator_saturation", drawn.why_not)
+    fakes = own_scores(
+        model,
+        drawn.images,
+        seed=evaluated.settings.seed,
+        device=evaluated.device,
+        batch_size=evaluated.batch_size,
+    )
+    return tripwires.discriminator_saturation(found.scores[TEST][score], fakes.scores[score])
 
 
-def _mode_collapse(judged: JudgedSamples | None) -> Tripwire:
+def _mode_collapse(drawn: Drawn | None, judged: JudgedSamples | None) -> Tripwire:
     if judged and judged.duplicates is not None:
         return tripwires.mode_collapse(judged.duplicates, judged.coverage)
-    return tripwires.undefined("mode_collapse", "no samples, or no features in which to compare them")
+    why = drawn.why_not if drawn else ""
+    return tripwires.undefined("mode_collapse", why or "no samples, or no features in which to compare them")
 
 
 def _round_trip(faces: FaceMeasures) -> Tripwire:
     if "inverse_error" in faces.special:
         return tripwires.round_trip(float(faces.special["inverse_error"].max()))
     return tripwires.undefined("round_trip", "no exactly invertible map")
+
+
+def _mirror(records: Sequence[Record], mirrored: bool) -> Tripwire:
+    """The verdict on the first score that was measured on mirrored faces."""
+    if not mirrored:
+        return tripwires.undefined("mirror", "training did not mirror images, so the model may tell them apart")
+    intervals = [r.ci95 for r in records if (r.metric, r.images) == ("auroc", MIRRORED) and r.ci95 is not None]
+    return tripwires.mirror(intervals[0]) if intervals else tripwires.undefined("mirror", "no score of mirrored faces")

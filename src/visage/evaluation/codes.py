@@ -8,7 +8,7 @@ import numpy as np
 from visage.attribute_network import TrainedAttributeNetwork
 from visage.data.face_factors import DISTRIBUTIONS, Choice
 from visage.evaluation.model import EvaluatedModel
-from visage.evaluation.ood import TRAIN, SetScores
+from visage.evaluation.ood import NO_CODE, NOT_FINITE, SetScores
 from visage.evaluation.pictures import STEPS, Walks
 from visage.evaluation.samples import features_of
 from visage.measures import disentanglement, probes
@@ -16,10 +16,8 @@ from visage.measures.paths import smoothness
 from visage.measures.recorder import Recorder
 from visage.models.base import Decodes, Encodes
 from visage.reference.images import EvaluationImages
-from visage.results import TEST
 
 DISENTANGLEMENT = ("mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness")
-NO_CODE = "the model makes no code of an image"
 CHOSEN = (
     "male",
     "skin",
@@ -62,7 +60,7 @@ def judge_codes(
     walked: Walks | None,
 ) -> None:
     """Record what probes find, how disentangled the codes are, and how straight a walk through them looks."""
-    _probe(recorder, evaluated, images, found)
+    _probe(recorder, images, found)
     figures = _disentangled(evaluated, images)
     for metric in DISENTANGLEMENT:
         if isinstance(figures, str):
@@ -79,15 +77,12 @@ def judge_codes(
         recorder.figure("path_smoothness", "estimate", float(np.mean(lengths)), len(lengths), note=note)
 
 
-def _probe(recorder: Recorder, evaluated: EvaluatedModel, images: EvaluationImages, found: SetScores) -> None:
+def _probe(recorder: Recorder, images: EvaluationImages, found: SetScores) -> None:
     """Record what a linear probe reads from features or codes."""
-    if not found.features:
-        recorder.missing("probe_auroc", evaluated.why_not(Encodes, otherwise=NO_CODE))
+    if isinstance(found.probe, str):
+        recorder.missing("probe_auroc", found.probe)
         return
-    train, test = found.features[TRAIN], found.features[TEST]
-    if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        recorder.missing("probe_auroc", "a code is not finite")
-        return
+    train, test = found.probe
     labels = images.train.attributes[images.probe_rows], images.attributes
     probe = probes.probe(train, labels[0], test, labels[1], images.faces.names)
     if probe.auroc:
@@ -111,7 +106,7 @@ def _disentangled(evaluated: EvaluatedModel, images: EvaluationImages) -> dict[s
     assert train is not None
     assert test is not None
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        return "a code is not finite"
+        return NOT_FINITE
     columns = [images.faces.factor_names.index(factor.name) for factor in chosen]
     factors = images.train.factors[images.probe_rows][:, columns], images.faces.factors[images.rows][:, columns]
     categorical = [factor.categorical for factor in chosen]

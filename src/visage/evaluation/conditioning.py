@@ -7,8 +7,8 @@ from scipy.special import expit
 
 from visage.attribute_network import TrainedAttributeNetwork
 from visage.evaluation.model import EvaluatedModel
-from visage.evaluation.samples import JudgedSamples
-from visage.inference.batches import batches, embedded, to_pixels
+from visage.evaluation.samples import Drawn
+from visage.inference.batches import answers, embedded, to_pixels
 from visage.measures.probes import faithfulness
 from visage.measures.recorder import Recorder
 from visage.models.base import GenerativeModel, SamplesGiven, Translates, can
@@ -22,20 +22,20 @@ def judge_conditioning(
     evaluated: EvaluatedModel,
     images: EvaluationImages,
     network: TrainedAttributeNetwork | str,
-    judged: JudgedSamples | None,
+    drawn: Drawn | None,
 ) -> None:
     """Record what the attribute network recognises in conditional samples and in translations, or why nothing is."""
-    wanted = judged.drawn.wanted if judged else None
-    if judged is None or wanted is None or isinstance(network, str):
-        recorder.missing("attribute_auroc", evaluated.why_not(SamplesGiven, otherwise=str(network)))
+    if drawn is None or drawn.wanted is None or drawn.why_not or isinstance(network, str):
+        otherwise = network if isinstance(network, str) else drawn.why_not if drawn else "the model draws no samples"
+        recorder.missing("attribute_auroc", evaluated.why_not(SamplesGiven, otherwise=otherwise))
     else:
         known = list(evaluated.model.attributes)
         names = [name for name in known if name in network.names]
-        logits = _logits(network, evaluated, judged.drawn.images)[:, [network.names.index(name) for name in names]]
-        found = faithfulness(wanted[:, [known.index(name) for name in names]], logits)
+        logits = _logits(network, evaluated, drawn.images)[:, [network.names.index(name) for name in names]]
+        found = faithfulness(drawn.wanted[:, [known.index(name) for name in names]], logits)
         each = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, found.auroc, strict=True))
         note = f"the attribute network tells samples that were to have an attribute from others: {each}"
-        recorder.figure("attribute_auroc", "estimate", found.macro, len(wanted), note=note)
+        recorder.figure("attribute_auroc", "estimate", found.macro, len(drawn.wanted), note=note)
     for i, metric in enumerate(TRANSLATIONS):
         _judge_translations(recorder, evaluated, images, network, i, metric)
 
@@ -53,14 +53,15 @@ def _judge_translations(
     if not (isinstance(model, Translates) and can(model, Translates)) or isinstance(network, str):
         recorder.missing(metric, evaluated.why_not(Translates, otherwise=str(network)))
         return
-    some = images.test[evaluated.group(images) == kind]
+    rows = np.flatnonzero(evaluated.group(images) == kind)
+    some = images.test[rows]
     unknown = set(model.attributes) - set(network.names)
     if not len(some) or unknown:
         recorder.missing(metric, f"unknown to the network: {min(unknown)}" if unknown else "no test face of this kind")
         return
-    translated = np.concatenate(
-        [to_pixels(model.translate(x, 1 - kind)) for x in batches(some, evaluated.batch_size, evaluated.device)]
-    )
+    translate = model.translate
+    parts = answers(lambda x: to_pixels(translate(x, 1 - kind)), some, evaluated.batch_size, evaluated.device)
+    translated = np.concatenate(list(parts))
     before, after = (expit(_logits(network, evaluated, x)) for x in (some, translated))
     wanted = [network.names.index(attribute) for attribute in model.attributes]
     taken = [_taken_for(model, y[:, wanted]) == 1 - kind for y in (before, after)]
@@ -70,7 +71,7 @@ def _judge_translations(
         f"{model.domains[1 - kind]}; before translation {taken[0].mean():.2f}; probabilities of other attributes "
         f"moved by {others.mean():.3f}"
     )
-    recorder.mean(metric, "estimate", taken[1].astype(np.float64), note)
+    recorder.mean(metric, "estimate", taken[1].astype(np.float64), note, rows)
 
 
 def _taken_for(model: GenerativeModel, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from visage.evaluation.model import EvaluatedModel
 from visage.evaluation.ood import record_ood, score_sets
 from visage.evaluation.per_image import measure_faces, record_faces
 from visage.evaluation.pictures import PictureFolder, draw_pictures, walk
-from visage.evaluation.samples import Drawn, judge_samples
+from visage.evaluation.samples import Drawn, draw_samples, judge_samples
 from visage.inference.flops import flops_of
 from visage.maths.streams import torch_generator
 from visage.measures.recorder import Recorder
@@ -61,7 +61,7 @@ def evaluate(
     reference = load_reference(data / "reference", run.size)
     images = choose_images(run.size, settings, load_card(data / "processed"), data / "processed")
     network = load_attribute_network(data / "attribute_network", run.size, device)
-    recorder = Recorder(resamples=settings.bootstrap, seed=settings.seed)
+    recorder = Recorder(settings.bootstrap, settings.seed, images.identity)
     pictures = PictureFolder(out)
     dims = images.test[0].size
     with tqdm(total=6, desc=run.name, disable=not progress) as bar:
@@ -77,8 +77,9 @@ def evaluate(
         found = score_sets(evaluated, images, reference, faces)
         record_ood(recorder, evaluated, images, reference.about.sets, found)
         begin("samples")
-        judged = judge_samples(recorder, pictures, evaluated, images, reference, network)
-        judge_conditioning(recorder, evaluated, images, network, judged)
+        drawn = draw_samples(evaluated, images)
+        judged = judge_samples(recorder, pictures, evaluated, images, reference, network, drawn)
+        judge_conditioning(recorder, evaluated, images, network, drawn)
         begin("codes")
         walked = walk(evaluated, images.test)
         judge_codes(recorder, evaluated, images, found, network, walked)
@@ -95,31 +96,31 @@ def evaluate(
             default_score=found.default,
             headline=reference.about.headline,
             records=recorder.records,
-            tripwires=check(evaluated, images, faces, found, judged),
+            tripwires=check(evaluated, images, faces, found, drawn, judged, recorder.records, mirrored=run.train.flip),
             galleries=galleries,
-            enrichment=measure_enrichment(evaluated, images, reference, ranked),
+            enrichment=measure_enrichment(recorder, images, reference, ranked),
             pictures=pictures.pictures,
             abilities={kind.__name__: reason(model, kind) for kind in CAPABILITIES},
         )
     write(out / "results.json", results)
     rows = {TEST: images.rows, **images.external_rows}
-    PerImage(rows, found.scores, faces.values(len(images.test), dims)).save(out / "scores.npz")
+    PerImage(rows, images.identity, found.scores, faces.values(dims)).save(out / "scores.npz")
     asked = len(images.test) + sum(len(some) for some in images.external.values())
-    return Evaluation(results, _cost(evaluated, judged.drawn if judged else None, asked, started))
+    return Evaluation(results, _cost(evaluated, drawn, asked, started))
 
 
 def _cost(evaluated: EvaluatedModel, drawn: Drawn | None, images: int, started: float) -> EvaluationCost:
     """What the evaluation took, and what a sample takes; images: test faces and external ones."""
-    model, sample_seconds, sample_gflop = evaluated.model, None, None
+    model, samples_per_second, sample_gflop = evaluated.model, None, None
     if drawn and isinstance(model, Samples):
-        sample_seconds = round(drawn.seconds * 64 / len(drawn.images), 3)
+        samples_per_second = float(f"{len(drawn.images) / drawn.seconds:.4g}")
         operations = flops_of(lambda: model.sample(1, torch_generator(evaluated.settings.seed, "warm-up")))
         sample_gflop = float(f"{operations / 1e9:.4g}")
     seconds = time.perf_counter() - started
     return EvaluationCost(
         seconds=round(seconds, 2),
         images_per_second=round(images / seconds, 1),
-        footprint=footprint(evaluated.device, torch.float32),
-        sample_seconds_per_64=sample_seconds,
+        footprint=footprint(evaluated.device, "fp32"),
+        samples_per_second=samples_per_second,
         sample_gflop=sample_gflop,
     )

@@ -13,6 +13,7 @@ from visage.evaluation.pictures import PictureFolder
 from visage.maths.streams import numpy_generator
 from visage.measures import enrichment
 from visage.measures.galleries import extremes
+from visage.measures.recorder import Recorder
 from visage.reference.images import EvaluationImages
 from visage.reference.load import LoadedReference
 from visage.results import TEST, Enrichment, Face, Gallery
@@ -74,7 +75,7 @@ def describe(faces: Faces, rows: NDArray[np.int64], values: NDArray[np.float64])
 
 
 def measure_enrichment(
-    evaluated: EvaluatedModel, images: EvaluationImages, reference: LoadedReference, ranked: list[Ranking]
+    recorder: Recorder, images: EvaluationImages, reference: LoadedReference, ranked: list[Ranking]
 ) -> list[Enrichment]:
     """Which attributes are more, or less, frequent among the faces that the model treats worst."""
     found = []
@@ -82,9 +83,16 @@ def measure_enrichment(
     covariates = np.stack([values["log_variance"], values["png_bytes"]], axis=1)
     for ranking in ranked:
         n = len(ranking.values)
-        generator = numpy_generator(evaluated.settings.seed, f"permutations {ranking.measure}")
-        attributes, names = images.attributes[:n], images.faces.names
         found.append(
-            enrichment.enrichment(ranking.measure, ranking.values, attributes, names, covariates[:n], generator)
+            enrichment.enrichment(
+                ranking.measure,
+                ranking.values,
+                images.attributes[:n],
+                images.faces.names,
+                covariates[:n],
+                images.identity[:n],
+                recorder.faces(n),
+                numpy_generator(recorder.seed, f"permutations {ranking.measure}"),
+            )
         )
     return found

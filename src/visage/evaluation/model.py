@@ -1,20 +1,20 @@
 """The model under evaluation, and how it is asked: with noise and batches that are the same for all models."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from visage.config import EvaluateConfig
 from visage.inference import likelihood
-from visage.inference.batches import batches, embedded, to_pixels
+from visage.inference.batches import answers, embedded, to_pixels
 from visage.inference.likelihood import Likelihood
 from visage.models.base import Encodes, GenerativeModel, HasFeatures, Reconstructs, can, reason
 from visage.reference.images import EvaluationImages
 
-LEAST_IMAGES = 16
-"""Images whose likelihood is measured whatever it costs."""
 UNIT = 32
 """A network call counts as one at this image size, and as much more at others as they have more pixels."""
 
@@ -33,7 +33,10 @@ class EvaluatedModel:
 
     @property
     def batch_size(self) -> int:
-        """Small enough for a processor's cache, large enough to fill a GPU; no result depends on it."""
+        """Small enough for a processor's cache, large enough to fill a GPU; no result depends on it.
+
+        Where it does not fit into memory, `visage.inference.batches.answers` halves it.
+        """
         return 32 if self.device.type == "cpu" else 256
 
     def affordable(self, calls: int) -> int:
@@ -43,7 +46,7 @@ class EvaluatedModel:
     @property
     def likelihood_images(self) -> int:
         """Images of one set whose likelihoods the settings allow for: a diffusion model's takes many network calls."""
-        return max(LEAST_IMAGES, self.affordable(self.model.likelihood_calls * self.settings.draws))
+        return max(self.settings.least_images, self.affordable(self.model.likelihood_calls * self.settings.draws))
 
     def likelihood(self, images: NDArray[np.uint8]) -> Likelihood | None:
         """Per-image log-likelihoods of the first `likelihood_images`."""
@@ -61,13 +64,21 @@ class EvaluatedModel:
         model = self.model
         if not (isinstance(model, Reconstructs) and can(model, Reconstructs)):
             return None
-        return np.concatenate([to_pixels(model.reconstruct(x)) for x in batches(images, self.batch_size, self.device)])
+        found = answers(lambda x: to_pixels(model.reconstruct(x)), images, self.batch_size, self.device)
+        return np.concatenate(list(found))
+
+    @property
+    def embed(self) -> Callable[[Tensor], Tensor] | None:
+        """What it makes of images (B, 3, S, S) on the way to its purpose: features of its network, else its codes."""
+        if isinstance(self.model, HasFeatures) and can(self.model, HasFeatures):
+            return self.model.features
+        if isinstance(self.model, Encodes) and can(self.model, Encodes):
+            return self.model.encode
+        return None
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """What the model makes of images on the way to its purpose, (n, F): features of its network, else its codes."""
-        if isinstance(self.model, HasFeatures) and can(self.model, HasFeatures):
-            return embedded(self.model.features, images, self.batch_size, self.device)
-        return self.codes(images)
+        """What it makes of images, as `embed` does, (n, F)."""
+        return embedded(self.embed, images, self.batch_size, self.device) if self.embed else None
 
     def codes(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """Latent codes, (n, latent_dim)."""

@@ -1,18 +1,20 @@
 """What is measured on every single image: errors of reconstructions, likelihoods, and what only some models do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from visage.evaluation.model import LEAST_IMAGES, EvaluatedModel
+from visage.evaluation.model import EvaluatedModel
 from visage.inference import likelihood
-from visage.inference.batches import batches
+from visage.inference.batches import per_image
 from visage.inference.likelihood import Likelihood, Tightened
 from visage.maths.streams import torch_generator
-from visage.measures.reconstruction import PER_IMAGE, Measure, mse
+from visage.measures.reconstruction import LEAST_SIZE, PER_IMAGE, Measure, mse
 from visage.measures.recorder import Recorder
 from visage.models.base import Decodes, Encodes, HasBound, HasLogProb, Inpaints, Reconstructs, Translates, can
 from visage.reference.images import EvaluationImages
@@ -37,48 +39,68 @@ BOUND: Mapping[str, Kind] = {"elbo": "lower_bound", "distortion": "estimate", "r
 class FaceMeasures:
     """Per-image values of test faces.
 
-    errors: of the reconstructions. special: figures that only some models have; of the faces that they concern.
+    errors: of the reconstructions; undefined: errors that do not exist at this size, and why.
+    special: figures that only some models have. rows: the faces that a figure concerns, where not the first ones.
     likelihood, tightened: of the first faces, where they take many network calls.
     """
 
     errors: Values
+    undefined: Mapping[str, str]
     special: Values
+    rows: Mapping[str, NDArray[np.intp]]
     likelihood: Likelihood | None
     tightened: Tightened | None
 
-    def values(self, faces: int, dims: int) -> dict[str, NDArray[np.float64]]:
-        """Everything that scores.npz keeps of the measured faces; faces: how many there are; dims: D of an image."""
-        kept = dict(self.errors) | {name: v for name, v in self.special.items() if len(v) == faces}
+    def values(self, dims: int) -> dict[str, NDArray[np.float64]]:
+        """Everything that scores.npz keeps of the first of the measured faces; dims: D of an image."""
+        kept = dict(self.errors) | {name: v for name, v in self.special.items() if name not in self.rows}
         if self.likelihood:
             kept["bits_per_dim"] = self.likelihood.bits_per_dim(dims)
-        if self.tightened:
-            kept["bits_per_dim_iw"] = self.tightened.bits_per_dim(dims)
+        if self.likelihood and self.tightened:
+            tight = self.tightened.bits_per_dim(dims)
+            kept["iw_gain"] = kept["bits_per_dim"][: len(tight)] - tight
         return kept
 
 
 def measure_faces(evaluated: EvaluatedModel, images: EvaluationImages) -> FaceMeasures:
     """Ask the model about test faces."""
-    special = masked_errors(evaluated, images.test) | cycle_errors(evaluated, images)
+    undefined = {name: why for name, least in LEAST_SIZE.items() if (why := _too_small(evaluated.size, least))}
+    measures = {name: measure for name, measure in PER_IMAGE.items() if name not in undefined}
+    cycles = cycle_errors(evaluated, images)
     inverse = inverse_errors(evaluated, images.test[:INVERTED_IMAGES])
     return FaceMeasures(
-        errors=reconstruction_errors(evaluated, images.test, PER_IMAGE),
-        special=special | ({} if inverse is None else {"inverse_error": inverse}),
+        errors=reconstruction_errors(evaluated, images.test, measures),
+        undefined=undefined,
+        special={
+            **masked_errors(evaluated, images.test),
+            **{name: values for name, (_, values) in cycles.items()},
+            **({} if inverse is None else {"inverse_error": inverse}),
+        },
+        rows={name: rows for name, (rows, _) in cycles.items()},
         likelihood=evaluated.likelihood(images.test),
         tightened=tightened(evaluated, images.test),
     )
+
+
+def _too_small(size: int, least: int) -> str:
+    return f"it needs images of {least} x {least} pixels at least" if size < least else ""
 
 
 def reconstruction_errors(
     evaluated: EvaluatedModel, images: NDArray[np.uint8], measures: Mapping[str, Measure]
 ) -> dict[str, NDArray[np.float64]]:
     """Reconstruct (n, S, S, 3) uint8 images once and measure each: name -> (n,); empty for other models."""
-    model, rows = evaluated.model, []
+    model = evaluated.model
     if not (isinstance(model, Reconstructs) and can(model, Reconstructs)):
         return {}
-    for x in batches(images, evaluated.batch_size, evaluated.device):
-        y = model.reconstruct(x).clamp(-1, 1)
-        rows.append(torch.stack([measure(x, y) for measure in measures.values()]).cpu().double())
-    return dict(zip(measures, torch.cat(rows, dim=1).numpy(), strict=True))
+    reconstruct = model.reconstruct
+
+    def errors(x: Tensor) -> Tensor:
+        y = reconstruct(x).clamp(-1, 1)
+        return torch.stack([measure(x, y) for measure in measures.values()])
+
+    found = per_image(errors, images, evaluated.batch_size, evaluated.device)
+    return dict(zip(measures, found, strict=True))
 
 
 def masked_errors(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
@@ -86,28 +108,37 @@ def masked_errors(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> dict[
     model = evaluated.model
     if not (isinstance(model, Inpaints) and can(model, Inpaints)):
         return {}
-    generator, found = torch_generator(evaluated.settings.seed, "hidden parts"), []
-    for x in batches(images, evaluated.batch_size, evaluated.device):
-        filled, hidden = model.inpaint(x, generator)
+    inpaint, generator = model.inpaint, torch_generator(evaluated.settings.seed, "hidden parts")
+
+    def errors(x: Tensor) -> Tensor:
+        filled, hidden = inpaint(x, generator)
         squared = ((filled - x) / 2).square().mean(1, keepdim=True)
-        found.append((squared * hidden).sum((1, 2, 3)) / hidden.sum((1, 2, 3)))
-    return {"masked_mse": torch.cat(found).cpu().double().numpy()}
+        return (squared * hidden).sum((1, 2, 3)) / hidden.sum((1, 2, 3))
+
+    return {"masked_mse": per_image(errors, images, evaluated.batch_size, evaluated.device, [generator])}
 
 
-def cycle_errors(evaluated: EvaluatedModel, images: EvaluationImages) -> dict[str, NDArray[np.float64]]:
-    """Squared error after a translation and back, pixels in [0, 1], for either kind of image."""
-    model, found = evaluated.model, {}
+def cycle_errors(
+    evaluated: EvaluatedModel, images: EvaluationImages
+) -> dict[str, tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    """Squared error after a translation and back, pixels in [0, 1], for either kind of image.
+
+    Measure -> the places, (n,), of the faces of this kind among the measured ones, and their errors, (n,).
+    """
+    model = evaluated.model
     if not (isinstance(model, Translates) and can(model, Translates)):
         return {}
+    translate, found = model.translate, {}
     for i, name in enumerate(CYCLES):
-        some = images.test[evaluated.group(images) == i]
-        parts = [
-            mse(x, model.translate(model.translate(x, 1 - i), i))
-            for x in batches(some, evaluated.batch_size, evaluated.device)
-        ]
-        if parts:
-            found[name] = torch.cat(parts).cpu().double().numpy()
+        rows = np.flatnonzero(evaluated.group(images) == i)
+        if len(rows):
+            ask = partial(_cycle_error, translate, i)
+            found[name] = rows, per_image(ask, images.test[rows], evaluated.batch_size, evaluated.device)
     return found
+
+
+def _cycle_error(translate: Callable[[Tensor, int], Tensor], kind: int, x: Tensor) -> Tensor:
+    return mse(x, translate(translate(x, 1 - kind), kind))
 
 
 def inverse_errors(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> NDArray[np.float64] | None:
@@ -117,19 +148,25 @@ def inverse_errors(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> NDAr
         return None
     if not all(can(model, capability) for capability in (HasLogProb, Encodes, Decodes)):
         return None
-    errors = [
-        ((x - model.decode(model.encode(x))) / 2).abs().flatten(1).amax(1)
-        for x in batches(images, evaluated.batch_size, evaluated.device)
-    ]
-    return torch.cat(errors).cpu().double().numpy()
+    encode, decode = model.encode, model.decode
+    return per_image(
+        lambda x: ((x - decode(encode(x))) / 2).abs().flatten(1).amax(1),
+        images,
+        evaluated.batch_size,
+        evaluated.device,
+    )
 
 
 def tightened(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> Tightened | None:
     """Importance-weighted log-likelihoods of as many of the images as can be afforded."""
     draws = evaluated.settings.importance_draws
+    if draws == 1:
+        return None  # the bound itself, with other noise
+    affordable = evaluated.affordable(draws * evaluated.model.likelihood_calls)
+    images = images[: evaluated.likelihood_images]
     return likelihood.importance_weighted(
         evaluated.model,
-        images[: max(LEAST_IMAGES, evaluated.affordable(draws * evaluated.model.likelihood_calls))],
+        images[: max(evaluated.settings.least_images, affordable)],
         draws=draws,
         seed=evaluated.settings.seed,
         device=evaluated.device,
@@ -145,18 +182,22 @@ def record_faces(recorder: Recorder, evaluated: EvaluatedModel, found: FaceMeasu
     for name in PER_IMAGE:
         if name in found.errors:
             recorder.mean(name, "exact", found.errors[name])
+        elif found.errors and name in found.undefined:
+            recorder.missing(name, found.undefined[name])
         else:
             recorder.missing(name, evaluated.why_not(Reconstructs, otherwise="the model does not reconstruct images"))
     _record_likelihoods(recorder, evaluated, found, dims)
     for name, (capability, kind, note) in ONLY_SOME.items():
         if name in found.special:
-            recorder.mean(name, kind, found.special[name], note)
+            recorder.mean(name, kind, found.special[name], note, found.rows.get(name))
         else:
             none = "there is no face of this kind among those that are measured"
             recorder.missing(name, evaluated.why_not(capability, otherwise=none))
     if "inverse_error" in found.special:
         errors = found.special["inverse_error"]
-        recorder.figure("inverse_error", "exact", float(errors.max()), len(errors), note="rounding, not quality")
+        recorder.figure(
+            "inverse_error", "exact", float(errors.max()), len(errors), note="of the inverse in float32, not a quality"
+        )
     else:
         recorder.missing("inverse_error", "no exactly invertible map")
 
@@ -171,10 +212,10 @@ def _record_likelihoods(recorder: Recorder, evaluated: EvaluatedModel, found: Fa
         recorder.missing("bits_per_dim", no_likelihood)
     if found.tightened and bits is not None:
         tight = found.tightened.bits_per_dim(dims)
-        plain = bits[: len(tight)]
-        note = f"{found.tightened.note}; without weighting {plain.mean():.4f} on these images"
-        recorder.mean("bits_per_dim_iw", found.tightened.kind, tight, note)
-        recorder.mean("iw_gain", "estimate", plain - tight)
+        gain = bits[: len(tight)] - tight
+        recorder.mean("iw_gain", "estimate", gain, found.tightened.note)
+        note = f"bits_per_dim less iw_gain, of the first {len(gain)} images; {found.tightened.note}"
+        recorder.less("bits_per_dim_iw", found.tightened.kind, bits, gain, note)
     else:
         none = "no draws that could be weighted: the likelihood stays as it is" if found.likelihood else no_likelihood
         for name in ("bits_per_dim_iw", "iw_gain"):

@@ -163,7 +163,7 @@ def _flipped_attributes(
         y = _labels(evaluated, images, ATTRIBUTE_ROWS)
         if flipped is not None:
             y[:, flipped] = 1 - y[:, flipped]
-        columns.append(to_pixels(model.sample_given(y, _noise(evaluated, "wishes"))))
+        columns.append(to_pixels(model.sample_given(y, _noise(evaluated, "flipped attributes"))))
     return list(np.stack(columns, axis=1))
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,12 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visage.attribute_network import TrainedAttributeNetwork
+from visage.config import DOWNLOAD
 from visage.evaluation.model import EvaluatedModel
-from visage.evaluation.pictures import PictureFolder
+from visage.evaluation.pictures import Facts, PictureFolder
+from visage.files import project_path
 from visage.inference.batches import embedded, to_pixels
 from visage.maths.streams import choose_rows, torch_generator
 from visage.measures import sample_quality
 from visage.measures.recorder import Figure, Recorder
+from visage.measures.sample_quality import Memorization
 from visage.models.base import Samples, SamplesGiven, can
 from visage.reference.images import EvaluationImages
 from visage.reference.load import LoadedReference
@@ -25,24 +27,29 @@ CHUNK = 256
 """Samples drawn at a time: bounds the memory."""
 CLOSEST = 16
 """Pairs in memorization.png and in duplicates.png."""
-IN_FEATURES = ("fd_attr128", "kd_attr128", "precision", "recall", "density", "coverage", "memorization")
+IN_FEATURES = (*sample_quality.IN_FEATURES, "memorization")
 """Figures that need the attribute network."""
 IN_PIXELS = ("fd_pix64", "memorization_pixels")
 INCEPTION = ("fid", "kid", "inception_score")
-DOWNLOAD = "download"
-"""In place of a file of Inception's weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """Sampled images (n, S, S, 3) uint8, and the seconds that they took.
 
+    broken: how many of them have a value that is not finite; it is black in the image.
     wanted: (n, A) in {0, 1}, the attributes that they were to have; None where the model cannot be asked.
     """
 
     images: NDArray[np.uint8]
+    broken: int
     wanted: NDArray[np.uint8] | None
     seconds: float
+
+    @property
+    def why_not(self) -> str:
+        """Why they cannot be judged, "" where they can."""
+        return f"a value is not finite in {self.broken} of {len(self.images)} samples" if self.broken else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def draw_samples(evaluated: EvaluatedModel, images: EvaluationImages) -> Drawn |
     model, settings = evaluated.model, evaluated.settings
     if not (isinstance(model, Samples) and can(model, Samples)):
         return None
-    n, wanted = max(settings.samples, settings.quality_samples), None
+    n, wanted = max(settings.samples, samples_compared(evaluated)), None
     draw: Callable[[slice, torch.Generator], Tensor]
     if isinstance(model, SamplesGiven) and can(model, SamplesGiven):
         given, rows = model.sample_given, choose_rows(len(images.train.images), n, settings.seed, "wanted attributes")
@@ -70,11 +77,19 @@ def draw_samples(evaluated: EvaluatedModel, images: EvaluationImages) -> Drawn |
         sample = model.sample
         draw = lambda part, generator: sample(part.stop - part.start, generator)  # noqa: E731
     draw(slice(0, 1), torch_generator(settings.seed, "warm-up")).cpu()  # waits for a GPU
-    started, chunks = time.perf_counter(), []
+    drawn, broken, started = np.empty((n, *images.test.shape[1:]), np.uint8), 0, time.perf_counter()
     for start in range(0, n, CHUNK):
         part = slice(start, min(start + CHUNK, n))
-        chunks.append(to_pixels(draw(part, torch_generator(settings.seed, f"samples {start}"))))  # waits for a GPU
-    return Drawn(np.concatenate(chunks), wanted, time.perf_counter() - started)
+        x = draw(part, torch_generator(settings.seed, f"samples {start}"))
+        broken += int((~torch.isfinite(x).flatten(1).all(1)).sum())
+        drawn[part] = to_pixels(x)  # waits for a GPU
+    return Drawn(drawn, broken, wanted, time.perf_counter() - started)
+
+
+def samples_compared(evaluated: EvaluatedModel) -> int:
+    """Samples that are compared with faces."""
+    slow = evaluated.model.sample_calls > 1
+    return evaluated.settings.slow_samples if slow else evaluated.settings.quality_samples
 
 
 def judge_samples(
@@ -84,20 +99,22 @@ def judge_samples(
     images: EvaluationImages,
     reference: LoadedReference,
     network: TrainedAttributeNetwork | str,
+    drawn: Drawn | None,
 ) -> JudgedSamples | None:
-    """Record every figure about samples, or why there is none.
+    """Record every figure about samples, or why there is none. None where there are none that could be judged.
 
     network: in whose features they are compared with faces; the reason where there is none.
     """
-    drawn = draw_samples(evaluated, images)
-    if drawn is None:
-        reason = evaluated.why_not(Samples, otherwise="the model draws no samples")
+    if drawn:
+        shown = drawn.images[: evaluated.settings.samples]
+        pictures.add("samples.png", shown, {"shown": len(shown)})
+    if drawn is None or drawn.why_not:
+        otherwise = drawn.why_not if drawn else "the model draws no samples"
+        reason = evaluated.why_not(Samples, otherwise=otherwise)
         for metric in (*IN_FEATURES, *IN_PIXELS, *INCEPTION):
             recorder.missing(metric, reason)
         return None
-    shown = drawn.images[: evaluated.settings.samples]
-    pictures.add("samples.png", shown, {"shown": len(shown)})
-    samples = drawn.images[: evaluated.settings.quality_samples]
+    samples = drawn.images[: samples_compared(evaluated)]
     if isinstance(network, str):
         for metric in IN_FEATURES:
             recorder.missing(metric, network)
@@ -130,19 +147,35 @@ def _in_features(
     """Record the figures that live in the features of the attribute network, and show copies."""
     real = reference.features["test"].astype(np.float64)
     fake = features_of(network, evaluated, samples)
-    named = f"features of the attribute network {network.weights_hash[:12]}"
-    figures = sample_quality.feature_figures(real, fake, seed=recorder.seed, network=named)
+    figures = sample_quality.feature_figures(
+        real,
+        fake,
+        identity=images.faces.identity,
+        compared=reference.about.compared,
+        seed=recorder.seed,
+        network=network.name,
+    )
     recorder.estimates(figures)
-    copied = sample_quality.memorization(fake, reference.features["usual"], network.train_features)
-    note = f"medians in {named}; Mann-Whitney p = {copied.p_value:.2g}"
-    recorder.estimates({"memorization": Figure(copied.ratio, len(fake), note=note)})
-    closest = np.argsort(copied.distances, kind="stable")[:CLOSEST]
-    nearest = images.train.images[copied.indices[closest]]
-    pictures.add_pairs("memorization.png", samples[closest], nearest, {"shown": len(closest), "samples": len(samples)})
+    sought = fake[: sample_quality.COPIES_SOUGHT]
+    copied = sample_quality.memorization(sought, reference.features["usual"], network.train_features)
+    recorder.estimates({"memorization": _ratio(copied, f"medians in features of {network.name}")})
+    if copied:
+        closest = np.argsort(copied.distances, kind="stable")[:CLOSEST]
+        nearest = images.train.images[copied.indices[closest]]
+        facts: Facts = {"shown": len(closest), "samples": len(sought)}
+        pictures.add_pairs("memorization.png", samples[closest], nearest, facts)
     _show_duplicates(pictures, samples, fake)
-    same = min(len(real), len(fake))
-    duplicates = sample_quality.near_duplicates(fake[:same], real[:same])
-    return JudgedSamples(drawn, duplicates, figures["coverage"].value)
+    some = fake[: reference.about.compared]
+    duplicates = sample_quality.near_duplicates(some, sample_quality.some_faces(real, len(some), recorder.seed))
+    coverage = figures["coverage"]
+    return JudgedSamples(drawn, duplicates, None if isinstance(coverage, str) else coverage.value)
+
+
+def _ratio(copied: Memorization | None, note: str) -> Figure | str:
+    """The figure of memorization, or why there is none."""
+    if copied is None:
+        return "half of the test faces or more are training faces as well"
+    return Figure(copied.ratio, len(copied.distances), note=f"{note}; Mann-Whitney p = {copied.p_value:.2g}")
 
 
 def _show_duplicates(pictures: PictureFolder, samples: NDArray[np.uint8], features: NDArray[np.float64]) -> None:
@@ -155,14 +188,17 @@ def _show_duplicates(pictures: PictureFolder, samples: NDArray[np.uint8], featur
 
 def _in_pixels(recorder: Recorder, reference: LoadedReference, samples: NDArray[np.uint8]) -> None:
     """Record how close samples come to faces, and to training faces or their mirror images, as thumbnails."""
-    small, known = sample_quality.thumbnails(samples), np.asarray(reference.train_thumbnails)
-    distance = sample_quality.pixel_distance(reference.thumbnails["test"], small)
-    copied = sample_quality.memorization(small, reference.thumbnails["usual"], known, sample_quality.mirrored(known))
-    note = f"medians in 16 x 16 thumbnails, mirror images included; Mann-Whitney p = {copied.p_value:.2g}"
+    small = sample_quality.thumbnails(samples)
+    compared = small[: reference.about.compared]
+    distance = sample_quality.pixel_distance(reference.thumbnails["test"], compared)
+    sought = small[: sample_quality.COPIES_SOUGHT]
+    copied = sample_quality.memorization(
+        sought, reference.thumbnails["usual"], reference.train_thumbnails, sample_quality.mirrored(sought)
+    )
     recorder.estimates(
         {
-            "fd_pix64": Figure(distance, len(samples), note="64 principal components of thumbnails"),
-            "memorization_pixels": Figure(copied.ratio, len(samples), note=note),
+            "fd_pix64": Figure(distance, len(compared), note=sample_quality.PIXELS_NOTE),
+            "memorization_pixels": _ratio(copied, "medians in 16 x 16 thumbnails, mirror images included"),
         }
     )
 
@@ -176,7 +212,7 @@ def _inception(
         for metric in INCEPTION:
             recorder.missing(metric, "no Inception weights: name their file in evaluate.inception, or `download`")
         return
-    file = None if weights == DOWNLOAD else Path(weights)
+    file = None if weights == DOWNLOAD else project_path(weights)
     found = sample_quality.inception_measures(images.faces.images, samples, file, evaluated.device)
     note = f"{len(images.faces.images)} test faces"
     recorder.estimates({metric: Figure(found[metric], len(samples), note=note) for metric in INCEPTION})

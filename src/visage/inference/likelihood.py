@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.inference.batches import batches
+from visage.inference.batches import per_image
 from visage.maths.streams import torch_generator
 from visage.maths.units import bits_per_dim
 from visage.models.base import EstimatesLogProb, GenerativeModel, HasBound, HasLogProb, ImportanceWeighted, can
@@ -31,11 +31,13 @@ class Likelihood:
         bounded; what remains is uniform dequantisation, a bound itself. "upper_bound": from a lower bound on log P.
         "estimate": neither (a numerical solver and random probes stand behind it).
     parts: of a bound: "elbo", "distortion" and "rate", elbo = -distortion - rate; empty otherwise.
+    random: whether random draws are part of them: of a code, of noise, or of what dequantises the image.
     """
 
     nats: NDArray[np.float64]
     kind: Literal["exact", "upper_bound", "estimate"]
     parts: dict[str, NDArray[np.float64]]
+    random: bool
 
     def bits_per_dim(self, dims: int) -> NDArray[np.float64]:
         """The same, (n,), in the unit of tables; dims: D = 3 * S * S."""
@@ -62,24 +64,35 @@ def log_likelihood(
     Image i sees the same noise whatever the batch size, and whichever images it stands among. None where the model can
     neither compute, bound nor estimate a likelihood. The model is in eval mode, gradients are off.
     """
+    generators = [torch_generator(seed, f"likelihood {draw}") for draw in range(draws)]
+    before = generators[0].get_state()
+
+    def means(terms: Callable[[Tensor, torch.Generator], Tensor]) -> tuple[NDArray[np.float64], bool]:
+        """Means over the draws, (..., n), of `terms`: images, generator -> (..., B); and whether they drew anything."""
+
+        def ask(x: Tensor) -> Tensor:
+            return torch.stack([terms(x, generator) for generator in generators]).cpu().double().mean(0)
+
+        found = per_image(ask, images, batch_size, device, generators)
+        return found, not torch.equal(before, generators[0].get_state())
+
     if isinstance(model, HasLogProb) and can(model, HasLogProb):
-        log_prob = model.log_prob
-        return Likelihood(
-            _mean(lambda x, g: (log_prob(x, g),), images, draws, seed, device, batch_size)[0], "exact", {}
-        )
+        nats, random = means(model.log_prob)
+        return Likelihood(nats, "exact", {}, random)
     if isinstance(model, HasBound) and can(model, HasBound):
-        model_bound = model.bound
+        bound = model.bound
 
-        def terms(x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-            bound = model_bound(x, generator)
-            return bound.elbo, bound.distortion, bound.rate
+        def terms(x: Tensor, generator: torch.Generator) -> Tensor:
+            found = bound(x, generator)
+            return torch.stack([found.elbo, found.distortion, found.rate])
 
-        means = _mean(terms, images, draws, seed, device, batch_size)
-        return Likelihood(means[0], "upper_bound", dict(zip(("elbo", "distortion", "rate"), means, strict=True)))
+        parts, random = means(terms)
+        return Likelihood(
+            parts[0], "upper_bound", dict(zip(("elbo", "distortion", "rate"), parts, strict=True)), random
+        )
     if isinstance(model, EstimatesLogProb) and can(model, EstimatesLogProb):
-        estimate = model.estimate_log_prob
-        means = _mean(lambda x, g: (estimate(x, g),), images, draws, seed, device, batch_size)
-        return Likelihood(means[0], "estimate", {})
+        nats, random = means(model.estimate_log_prob)
+        return Likelihood(nats, "estimate", {}, random)
     return None
 
 
@@ -138,11 +151,14 @@ def importance_weighted(
     else:
         return None
     generators = [torch_generator(seed, f"importance {draw}") for draw in range(draws)]
-    columns = [
-        torch.stack([weight(x, generator).cpu().double() for generator in generators])
-        for x in batches(images, batch_size, device)
-    ]
-    nats, effective = tightened(torch.cat(columns, dim=1))
+    weights = per_image(
+        lambda x: torch.stack([weight(x, generator).cpu() for generator in generators]),
+        images,
+        batch_size,
+        device,
+        generators,
+    )
+    nats, effective = tightened(torch.from_numpy(weights))
     return Tightened(nats.numpy(), effective.numpy(), kind, draws, what)
 
 
@@ -150,20 +166,3 @@ def tightened(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """Log of the mean weight, (n,), and the number of effective draws, (n,), for log w (K, n) in float64."""
     total = log_weights.logsumexp(0)
     return total - math.log(len(log_weights)), (2 * total - (2 * log_weights).logsumexp(0)).exp()
-
-
-def _mean(
-    terms: Callable[[Tensor, torch.Generator], tuple[Tensor, ...]],
-    images: NDArray[np.uint8],
-    draws: int,
-    seed: int,
-    device: torch.device,
-    batch_size: int,
-) -> NDArray[np.float64]:
-    """Means over the draws of each of T terms, (T, n)."""
-    generators = [torch_generator(seed, f"likelihood {draw}") for draw in range(draws)]
-    columns = []
-    for x in batches(images, batch_size, device):
-        drawn = torch.stack([torch.stack(terms(x, generator)) for generator in generators])
-        columns.append(drawn.cpu().double().mean(0))
-    return torch.cat(columns, dim=1).numpy()

@@ -1,27 +1,51 @@
 """Scores by which a model tells faces from other images: its own, and the gradient of its likelihood."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.inference.batches import batches
+from visage.inference.batches import answers
 from visage.maths.streams import torch_generator
 from visage.models.base import GenerativeModel, ScoresOod, can
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model answers about n images: name -> (n,). random: whether random draws are part of it."""
+
+    scores: Mapping[str, NDArray[np.float64]]
+    random: bool = False
+
+
+def ask_scores(
+    score: Callable[[Tensor, torch.Generator], Mapping[str, Tensor]],
+    images: NDArray[np.uint8],
+    generator: torch.Generator,
+    batch_size: int,
+    device: torch.device,
+) -> Asked:
+    """Ask for scores of (n, S, S, 3) uint8 images, n >= 1.
+
+    score: (B, 3, S, S), generator -> name -> (B,).
+    """
+    before = generator.get_state()
+    parts = list(answers(lambda x: score(x, generator), images, batch_size, device, [generator]))
+    scores = {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
+    return Asked(scores, random=not torch.equal(before, generator.get_state()))
+
+
 def own_scores(
     model: GenerativeModel, images: NDArray[np.uint8], *, seed: int, device: torch.device, batch_size: int
-) -> dict[str, NDArray[np.float64]]:
-    """Score -> (n,) of the model's own scores for (n, S, S, 3) uint8 images; empty where it has none."""
+) -> Asked:
+    """The model's own scores of (n, S, S, 3) uint8 images; none where it has none."""
     if not (isinstance(model, ScoresOod) and can(model, ScoresOod)):
-        return {}
-    generator = torch_generator(seed, "own scores")
-    parts = [model.ood_scores(x, generator) for x in batches(images, batch_size, device)]
-    return {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
+        return Asked({})
+    return ask_scores(model.ood_scores, images, torch_generator(seed, "own scores"), batch_size, device)
 
 
 def gradient_norm(log_likelihood: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

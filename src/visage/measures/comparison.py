@@ -7,7 +7,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, false_discovery_control
+from scipy.stats import false_discovery_control
+
+from visage.measures.intervals import mean_interval, resample
 
 RESAMPLES = 2000
 """Resamples of the images behind an interval."""
@@ -16,10 +18,15 @@ Test = TypeVar("Test", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class ImageValues:
-    """A measure of n images. rows: (n,) int64, their places in the split's arrays, no two alike; values: (n,)."""
+    """A measure of n images.
+
+    rows: (n,) their places in the split's arrays, no two alike. values: (n,).
+    identity: (n,) who is on each image, -1 where that is not known.
+    """
 
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
+    identity: NDArray[np.int64]
 
 
 class Difference(NamedTuple):
@@ -37,26 +44,27 @@ def mean_of_seeds(seeds: Sequence[ImageValues]) -> ImageValues | None:
     if not all(np.array_equal(seed.rows, rows) for seed in seeds):
         return None
     mean: NDArray[np.float64] = np.mean([seed.values for seed in seeds], axis=0)
-    return ImageValues(rows, mean) if np.isfinite(mean).all() else None
+    return ImageValues(rows, mean, seeds[0].identity) if np.isfinite(mean).all() else None
 
 
 def on_common_images(measured: Sequence[ImageValues]) -> list[ImageValues]:
     """Each measure on the images that all of them have, in one order; of no images where they have none in common."""
     common = reduce(np.intersect1d, (each.rows for each in measured))
-    return [ImageValues(common, _at(each, common)) for each in measured]
+    return [_at(each, common) for each in measured]
 
 
-def _at(measured: ImageValues, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The values of these rows, all of which are among the measured ones."""
+def _at(measured: ImageValues, rows: NDArray[np.int64]) -> ImageValues:
+    """The images of these rows, all of which are among the measured ones."""
     order = np.argsort(measured.rows)
-    values: NDArray[np.float64] = measured.values[order[np.searchsorted(measured.rows, rows, sorter=order)]]
-    return values
+    places = order[np.searchsorted(measured.rows, rows, sorter=order)]
+    return ImageValues(rows, measured.values[places], measured.identity[places])
 
 
 def paired_difference(first: ImageValues, second: ImageValues) -> Difference:
     """The mean of first - second over the images that both have, with its percentile bootstrap interval.
 
-    Pairs are resampled (Efron & Tibshirani 1993), so what makes an image hard for both cancels out.
+    Pairs are resampled (Efron & Tibshirani 1993), so what makes an image hard for both cancels out; those of one person
+    together, as in `visage.measures.intervals`.
 
     Raises:
         ValueError: they have fewer than two images in common.
@@ -65,13 +73,8 @@ def paired_difference(first: ImageValues, second: ImageValues) -> Difference:
     difference = one.values - other.values
     if len(difference) < 2:
         raise ValueError(f"{len(difference)} images in common: at least two are needed")
-    mean = float(difference.mean())
-    if np.ptp(difference) == 0:
-        return Difference(mean, mean, mean, len(difference))
-    interval = bootstrap(
-        (difference,), np.mean, n_resamples=RESAMPLES, batch=200, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return Difference(mean, float(interval.low), float(interval.high), len(difference))
+    counts = resample(one.identity, RESAMPLES, np.random.default_rng(0))
+    return Difference(float(difference.mean()), *mean_interval(difference, counts), len(difference))
 
 
 def q_values(p: Mapping[Test, float]) -> dict[Test, float]:

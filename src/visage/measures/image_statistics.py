@@ -7,12 +7,15 @@ from faces.
 import io
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from visage.measures.gaussian import FullGaussian
 
 FIT_IMAGES = 2000
 """Training images that the statistics of pixels are fitted on."""
@@ -34,7 +37,9 @@ def code_lengths(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def log_variances(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Logarithm of 1 + the variance of the values 0 to 255 of each of (n, S, S, 3) uint8 images, (n,)."""
-    logs: NDArray[np.float64] = np.log(images.reshape(len(images), -1).var(1) + 1)
+    flat = images.reshape(len(images), -1)
+    variances = [flat[start : start + CHUNK].var(1) for start in range(0, len(flat), CHUNK)]
+    logs: NDArray[np.float64] = np.log(np.concatenate(variances) + 1)
     return logs
 
 
@@ -97,23 +102,33 @@ class PixelPCA:
         return np.concatenate(parts)
 
 
-def baselines(images: NDArray[np.uint8], gaussian: PixelGaussian, pca: PixelPCA) -> dict[str, NDArray[np.float64]]:
-    """Scores of (n, S, S, 3) uint8 images that need no model, (n,) each; higher means less like faces.
+def baselines(
+    images: NDArray[np.uint8], pixels: PixelGaussian, pca: PixelPCA, gaussian: FullGaussian
+) -> dict[str, NDArray[np.float64]]:
+    """Scores of (n, S, S, 3) uint8 images that need no network, (n,) each; higher means less like faces.
 
     grey: minus the mean of |R - G| + |G - B|. dark: minus the mean value. zeros: share of values that are exactly 0.
     png_large, png_small: plus and minus the bytes of the PNG file. pixel_gaussian: nats per dimension.
     pca_error: what the principal components leave of an image, squared error, pixels in [0, 1].
+    gaussian: bits per dimension.
     """
     png = np.array([_png_bytes(image) for image in images], np.float64)
     return {
-        "grey": -_means(np.abs(np.diff(images.astype(np.int16), axis=-1)).sum(-1)),
+        "grey": _chunked(images, lambda some: -_means(np.abs(np.diff(some.astype(np.int16), axis=-1)).sum(-1))),
         "dark": -_means(images),
-        "zeros": _means(images == 0),
+        "zeros": _chunked(images, lambda some: _means(some == 0)),
         "png_large": png,
         "png_small": -png,
-        "pixel_gaussian": gaussian.nats_per_dim(images),
+        "pixel_gaussian": pixels.nats_per_dim(images),
         "pca_error": pca.errors(images),
+        "gaussian": gaussian.bits_per_dim(images),
     }
+
+
+def _chunked(
+    images: NDArray[np.uint8], score: Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    return np.concatenate([score(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)])
 
 
 def _spread(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

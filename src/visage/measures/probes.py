@@ -6,6 +6,7 @@ Every score is computed from plain arrays. Probes learn on training faces and ar
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,21 +54,57 @@ class Probe:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Standardised:
+    """The map that gives codes mean 0 and deviation 1 over training faces, and at most `MOST_DIMS` dimensions.
+
+    Of more dimensions, as many principal components of the training codes remain, each scaled to variance 1.
+
+    mean, scale: (L,). components: (K, L), None where all dimensions remain; component_mean: (L,). spread: (K,).
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    components: NDArray[np.float64] | None
+    component_mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, train: Floats) -> Self:
+        """Fit to the codes (n, L) of training faces."""
+        from sklearn.decomposition import PCA
+        from sklearn.preprocessing import StandardScaler
+
+        codes = train.astype(np.float64)
+        scaler = StandardScaler().fit(codes)
+        if codes.shape[1] <= MOST_DIMS:
+            return cls(scaler.mean_, scaler.scale_, None, np.zeros(0), np.ones(codes.shape[1]))
+        pca = PCA(min(MOST_DIMS, len(codes)), random_state=0).fit(scaler.transform(codes))
+        # directions in which training codes hardly vary must not be blown up, test codes may vary there
+        spread = np.sqrt(np.maximum(pca.explained_variance_, LEAST_VARIANCE * pca.explained_variance_[0]))
+        return cls(scaler.mean_, scaler.scale_, pca.components_, pca.mean_, spread)
+
+    def __call__(self, codes: Floats) -> NDArray[np.float64]:
+        """The codes (m, L) as a probe wants them, (m, K)."""
+        scaled: NDArray[np.float64] = (codes - self.mean) / self.scale
+        if self.components is not None:
+            scaled = (scaled - self.component_mean) @ self.components.T / self.spread
+        return scaled
+
+
 def probe(
-    train_codes: Floats,
+    train: Floats,
     train_labels: NDArray[np.uint8],
-    test_codes: Floats,
+    test: Floats,
     test_labels: NDArray[np.uint8],
     names: Sequence[str],
 ) -> Probe:
     """Learn one L2-regularised logistic regression per attribute on training codes, and judge it on test codes.
 
-    Codes are standardised by their training mean and deviation; of more than `MOST_DIMS` dimensions, as many principal
-    components of the training codes remain, each scaled to variance 1. All attributes share one C: that with the best
-    mean AUROC on every `FOLD`th training face, after learning from the others. Attributes that fewer than `LEAST_FACES`
-    faces have, or lack, in training or test, are left out.
+    All attributes share one C: that with the best mean AUROC on every `FOLD`th training face, after learning from the
+    others. Attributes that fewer than `LEAST_FACES` faces have, or lack, in training or test, are left out.
 
-    train_codes (n, L), test_codes (m, L): rows in random order.
+    train (n, K), test (m, K): `Standardised` codes, rows in random order.
     train_labels (n, A), test_labels (m, A): in {0, 1}; names: of the A attributes.
 
     Raises:
@@ -75,10 +112,9 @@ def probe(
     """
     from sklearn import config_context
 
-    if not (np.isfinite(train_codes).all() and np.isfinite(test_codes).all()):
+    if not (np.isfinite(train).all() and np.isfinite(test).all()):
         raise ValueError("a code is not finite")
     told = [i for i in range(len(names)) if min(_rarest(train_labels[:, i]), _rarest(test_labels[:, i])) >= LEAST_FACES]
-    train, test = _standardised(train_codes, test_codes)
     held = np.arange(len(train)) % FOLD == FOLD - 1
 
     def held_out(c: float) -> float:
@@ -97,24 +133,10 @@ def _rarest(labels: NDArray[np.uint8]) -> int:
     return int(np.bincount(labels, minlength=2).min())
 
 
-def _standardised(train: Floats, test: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(train.astype(np.float64))
-    x, y = scaler.transform(train.astype(np.float64)), scaler.transform(test.astype(np.float64))
-    if x.shape[1] > MOST_DIMS:
-        pca = PCA(min(MOST_DIMS, len(x)), random_state=0).fit(x)
-        # directions in which training codes hardly vary must not be blown up, test codes may vary there
-        scale = np.sqrt(np.maximum(pca.explained_variance_, LEAST_VARIANCE * pca.explained_variance_[0]))
-        x, y = pca.transform(x) / scale, pca.transform(y) / scale
-    return x, y
-
-
 def _score(
-    train: NDArray[np.float64],
+    train: Floats,
     train_labels: NDArray[np.uint8],
-    test: NDArray[np.float64],
+    test: Floats,
     test_labels: NDArray[np.uint8],
     c: float,
 ) -> float:

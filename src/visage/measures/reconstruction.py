@@ -60,3 +60,5 @@ def _blur(size: int, like: Tensor) -> Callable[[Tensor], Tensor]:
 
 PER_IMAGE: Mapping[str, Measure] = {"recon_mse": mse, "psnr": psnr, "ssim": ssim}
 """Every measure of a reconstruction; evaluation takes and records all of them."""
+LEAST_SIZE: Mapping[str, int] = {"ssim": WINDOW}
+"""Measures that need images of a side, in pixels, of at least so much."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from visage.errors import UserError
-from visage.maths.streams import numpy_generator
-from visage.measures.intervals import Interval
+from visage.maths.streams import choose_rows, numpy_generator
+from visage.measures.intervals import Interval, resample
 from visage.measures.recorder import Figure
 
 Features = NDArray[np.float32] | NDArray[np.float64]
@@ -33,6 +33,13 @@ COMPONENTS = 64
 """Principal components of thumbnails in which pixels are compared."""
 SPLITS = 10
 """Parts of the samples that the Inception score is averaged over, as in the paper."""
+IN_FEATURES = ("fd_attr128", "kd_attr128", "precision", "recall", "density", "coverage")
+"""Figures that `feature_figures` gives."""
+PIXELS_NOTE = "64 principal components of thumbnails"
+LEAST_SAMPLES = 6
+"""Images on either side below which neighbourhoods of 5 cannot be compared."""
+COPIES_SOUGHT = 5000
+"""Samples whose nearest training images are looked for: enough for a median, and 50,000 would take half an hour."""
 FRECHET_RESAMPLES = 20
 """Behind the interval of a Frechet distance: each costs as much as the figure itself."""
 CHUNK = 250
@@ -191,29 +198,31 @@ def nearest_training(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The nearest training image to each query (n, F): distance and row, both (n,).
 
-    mirrors: the training images (N, F) mirrored, in the same order; the nearer of the two then counts.
+    mirrors: the queries mirrored, (n, F), in the same order; the nearer of the two then counts. The distance is that of
+        the query from the mirrored training image.
     """
-    references = train if mirrors is None else np.concatenate([train, mirrors])
-    distances, rows = nearest(queries, references)
-    return distances, rows % len(train)
+    distances, rows = nearest(queries, train)
+    if mirrors is None:
+        return distances, rows
+    others, other_rows = nearest(mirrors, train)
+    return np.minimum(distances, others), np.where(others < distances, other_rows, rows)
 
 
 def memorization(
     samples: Features, usual: NDArray[np.float64], train: Features, mirrors: Features | None = None
-) -> Memorization:
+) -> Memorization | None:
     """Compare nearest distances samples -> train with test -> train (Meehan et al. 2020, arXiv:2004.05675).
 
-    samples: (n, F); train, mirrors: as in `nearest_training`.
-    usual: distances (m,) of test images from their nearest training images, by `nearest_training`.
+    None where half of the test images or more are training images, so that there is no scale to measure by.
 
-    Raises:
-        ValueError: half of the test images or more are training images, so that there is no scale to measure by.
+    samples: (n, F), n >= 1; train, mirrors: as in `nearest_training`.
+    usual: distances (m,) of test images from their nearest training images, by `nearest_training`.
     """
     from scipy.stats import mannwhitneyu
 
-    distances, rows = nearest_training(samples, train, mirrors)
     if not np.median(usual):
-        raise ValueError("half of the test images or more are training images")
+        return None
+    distances, rows = nearest_training(samples, train, mirrors)
     return Memorization(
         ratio=float(np.median(distances) / np.median(usual)),
         p_value=float(mannwhitneyu(distances, usual, alternative="less").pvalue),
@@ -253,45 +262,67 @@ def _apart(a: Features, b: Features) -> NDArray[np.float64]:
 
 
 def feature_figures(
-    real: NDArray[np.float64], fake: NDArray[np.float64], *, seed: int, network: str
-) -> dict[str, Figure]:
-    """Every figure that compares samples with test faces in features of the attribute network.
+    real: NDArray[np.float64],
+    fake: NDArray[np.float64],
+    *,
+    identity: NDArray[np.integer],
+    compared: int,
+    seed: int,
+    network: str,
+) -> dict[str, Figure | str]:
+    """Every figure that compares samples with test faces in features of the attribute network, or why there is none.
 
-    real: (n, F) of all test faces; fake: (m, F). network: how the notes name it.
+    real: (n, F) of all test faces; identity: (n,) who is on them. fake: (m, F). network: how the notes name it.
+    compared: samples of every model that count where their number matters, the first ones.
     """
-    n = len(fake)
-    distance = frechet_distance(real, fake)
+    some = fake[:compared]
+    faces = some_faces(real, len(some), seed)  # as many as samples: both sides' neighbourhoods shrink with their number
+    same = len(faces)
+    if same < LEAST_SAMPLES:
+        few = f"fewer than {LEAST_SAMPLES} samples or test faces"
+        return dict.fromkeys(IN_FEATURES, few)
+    distance = frechet_distance(real, some)
     kernel, deviation = kernel_distance(real, fake, seed)
-    same = min(len(real), n)  # as many faces as samples: both sides' neighbourhoods shrink with their number
     return {
         "fd_attr128": Figure(
-            distance, n, _frechet_interval(distance, real, fake, seed), f"{len(real)} test faces, {network}; not FID"
+            distance,
+            len(some),
+            _frechet_interval(distance, real, some, identity, seed),
+            f"{len(real)} test faces, features of {network}; not FID",
         ),
         "kd_attr128": Figure(
             1000 * kernel,
-            n,
+            len(fake),
             note=f"unbiased, so it may fall below 0; {1000 * deviation:.2g} standard deviation over subsets",
         ),
         **{
-            name: Figure(value, same, note=f"nearest neighbours in {network}")
-            for name, value in manifold_measures(real[:same], fake[:same]).items()
+            name: Figure(value, same, note=f"nearest neighbours in features of {network}")
+            for name, value in manifold_measures(faces, some[:same]).items()
         },
     }
 
 
-def _frechet_interval(value: float, real: NDArray[np.float64], fake: NDArray[np.float64], seed: int) -> Interval:
-    """The value with 1.96 bootstrap standard deviations on either side.
+def some_faces(real: Features, n: int, seed: int) -> Features:
+    """At most n of the faces, the same at every call: their files may be in the order of the people."""
+    return real[choose_rows(len(real), n, seed, "faces compared")]
 
-    Percentiles would not do: resampling with replacement makes the distance itself larger.
+
+def _frechet_interval(
+    value: float, real: NDArray[np.float64], fake: NDArray[np.float64], identity: NDArray[np.integer], seed: int
+) -> Interval:
+    """The value with bootstrap standard deviations on either side, as many as few resamples ask for.
+
+    Percentiles would not do: resampling with replacement makes the distance itself larger. People are resampled, each
+    with all faces, and samples one by one.
     """
+    from scipy.stats import t
+
     generator = numpy_generator(seed, "Frechet resamples")
-    drawn = [
-        frechet_distance(
-            real[generator.integers(len(real), size=len(real))], fake[generator.integers(len(fake), size=len(fake))]
-        )
-        for _ in range(FRECHET_RESAMPLES)
-    ]
-    half = 1.96 * float(np.std(drawn, ddof=1))
+    drawn = []
+    for counts in resample(identity, FRECHET_RESAMPLES, generator):
+        again = fake[generator.integers(len(fake), size=len(fake))]
+        drawn.append(frechet_distance(real.repeat(counts, axis=0), again))
+    half = float(t.ppf(0.975, FRECHET_RESAMPLES - 1) * np.std(drawn, ddof=1))
     return max(0.0, value - half), value + half
 
 

@@ -21,6 +21,7 @@ Name = Literal[
     "discriminator_saturation",
     "mode_collapse",
     "round_trip",
+    "mirror",
 ]
 
 ACTIVE_VARIANCE = 0.01
@@ -40,6 +41,9 @@ LEAST_COVERAGE = 0.1
 """Coverage (Naeem et al. 2020, arXiv:2002.09797); as many fresh faces reach 0.97 with 5 neighbours."""
 HALF_STEP = 0.5 / 255
 """Half of the distance of two 8-bit values, pixels in [0, 1]: beyond it an image comes back as another one."""
+
+MOST_MIRRORED = 0.1
+"""Distance from 1/2 of the AUROC of mirrored faces: which way a face looks is nothing that training could teach."""
 
 
 class Reading(NamedTuple):
@@ -167,3 +171,14 @@ def round_trip(error: float) -> Tripwire:
     error: max |x - f^-1(f(x))| over pixels and images, pixels in [0, 1].
     """
     return judge("round_trip", [Reading(error, ">", HALF_STEP, f"comes back within {error:.2g}, pixels in [0, 1]")])
+
+
+def mirror(interval: tuple[float, float]) -> Tripwire:
+    """Trip where mirrored faces are told from the faces themselves, although training mirrored half of all images.
+
+    interval: of the AUROC; the end that is nearer to 1/2 decides.
+    """
+    low, high = interval
+    distance = max(low - 0.5, 0.5 - high, 0.0)
+    text = f"the AUROC of mirrored faces lies between {low:.3f} and {high:.3f}, at least {distance:.2g} from .5"
+    return judge("mirror", [Reading(distance, ">", MOST_MIRRORED, text)])

@@ -6,10 +6,11 @@ Layout of the folder, `data/reference`:
     <size>/scores.npz          `visage.results.PerImage`: trivial scores of every image
     <size>/derived.npz         the derived sets, (n, S, S, 3) uint8 each
     <size>/code_lengths.npz    set -> (n,) bits per dimension that a general compressor needs
-    <size>/features.npz        of the attribute network: "test" (all test faces), "valid", and "usual", the distances of
-                               the measured test faces from their nearest training faces; absent without a network
-    <size>/thumbnails.npz      the same of 16 x 16 thumbnails, "valid" left out
+    <size>/features.npz        of the attribute network: "test" (all test faces), and "usual", the distances of
+                               measured test faces from their nearest training faces; absent without a network
+    <size>/thumbnails.npz      the same of 16 x 16 thumbnails
     <size>/train_thumbnails.npy
+    <size>/gaussian_samples.png
     <label>.json               what the evaluations of a label, `<recipe>-<size>`, depend on: hashes of all of this, of
                                the arrays, and of the attribute network
 """
@@ -25,14 +26,18 @@ from tqdm import tqdm
 
 from visage.attribute_network import TrainedAttributeNetwork, load_attribute_network
 from visage.config import EvaluateConfig, ReferenceConfig
-from visage.data.arrays import load_card
+from visage.data.arrays import load_card, load_faces
 from visage.data.card import DataCard
 from visage.files import replacing_folder, sha256, write_json
 from visage.inference.batches import embedded
+from visage.maths.streams import choose_rows, numpy_generator
 from visage.measures import sample_quality
+from visage.measures.gaussian import FullGaussian
 from visage.measures.image_statistics import PixelGaussian, PixelPCA, baselines, code_lengths, log_variances
-from visage.measures.probes import LEAST_FACES, probe
-from visage.measures.recorder import Recorder
+from visage.measures.probes import LEAST_FACES, Standardised, probe
+from visage.measures.recorder import Figure, Recorder
+from visage.pictures import grid, save
+from visage.reference.aurocs import record_derived, record_rare
 from visage.reference.derived_sets import derive
 from visage.reference.images import EvaluationImages, choose_images, rare_faces
 from visage.results import DIGITS, TEST, VALID, VERSION, ImageSet, PerImage, Reference, Scores, write
@@ -40,6 +45,9 @@ from visage.results import DIGITS, TEST, VALID, VERSION, ImageSet, PerImage, Ref
 BATCH = {"cpu": 32}
 """Images that a network sees at a time, by kind of device; 256 elsewhere. No result depends on it."""
 RARE_SET = "rare"
+GAUSSIAN_SAMPLES = "gaussian_samples.png"
+COLUMNS = 8
+"""Images in a row of that grid."""
 
 
 def build_reference(
@@ -81,24 +89,33 @@ def _build(
     out.mkdir()
     images = choose_images(size, settings, card, data / "processed")
     network = load_attribute_network(data / "attribute_network", size, device)
-    gaussian = PixelGaussian.fit(images.train.images)
+    pixels, gaussian = PixelGaussian.fit(images.train.images), FullGaussian.fit(images.train.images)
     derived = derive(
         images.test[: settings.derived_images],
-        train_mean=gaussian.mean - 0.5,
-        train_std=np.sqrt(gaussian.variance),
+        train_mean=pixels.mean - 0.5,
+        train_std=np.sqrt(pixels.variance),
         seed=settings.seed,
     )
     _save(out / "derived.npz", derived)
     sets = {TEST: images.test, **images.external, **derived}
     pca = PixelPCA.fit(images.train.images)
-    scores = {name: baselines(some, gaussian, pca) for name, some in sets.items()}
+    scores = {name: baselines(some, pixels, pca, gaussian) for name, some in sets.items()}
     values = {"log_variance": log_variances(images.test), "png_bytes": scores[TEST]["png_large"]}
-    PerImage({TEST: images.rows, **images.external_rows}, scores, values).save(out / "scores.npz")
+    rows = {TEST: images.rows, **images.external_rows}
+    PerImage(rows, images.identity, scores, values).save(out / "scores.npz")
     _save(out / "code_lengths.npz", {name: code_lengths(some) for name, some in (sets | {VALID: images.valid}).items()})
-    recorder = Recorder(resamples=settings.bootstrap, seed=settings.seed)
+    recorder = Recorder(settings.bootstrap, settings.seed, images.identity)
     _record_baselines(recorder, images, scores, list(derived))
     _write_thumbnails(recorder, images, out)
-    _write_features(recorder, images, network, settings, out, device)
+    valid = load_faces("valid", size, data / "processed").images
+    compared = min(settings.quality_samples, settings.slow_samples, len(valid))
+    unseen = valid[choose_rows(len(valid), compared, settings.seed, "unseen faces")]
+    _write_features(recorder, images, unseen, network, out, device)
+    drawn = gaussian.sample(compared, numpy_generator(settings.seed, "samples of the Gaussian"))
+    save(grid(drawn[: settings.samples], COLUMNS), out / GAUSSIAN_SAMPLES)
+    judged = Recorder(settings.bootstrap, settings.seed, images.identity)
+    judged.mean("bits_per_dim", "exact", scores[TEST]["gaussian"], "exact density, up to uniform dequantisation")
+    _judge_gaussian(judged, images, drawn, network, out, device)
     reference = Reference(
         version=VERSION,
         size=size,
@@ -110,7 +127,9 @@ def _build(
             *(ImageSet(name, "derived", len(some)) for name, some in derived.items()),
             ImageSet(RARE_SET, "subset", int(rare_faces(images)[0].sum())),
         ],
+        compared=compared,
         records=recorder.records,
+        gaussian=judged.records,
     )
     write(out / "results.json", reference)
     return reference
@@ -120,26 +139,27 @@ def _record_baselines(
     recorder: Recorder, images: EvaluationImages, scores: Mapping[str, Scores], derived: Sequence[str]
 ) -> None:
     """Record how well trivial scores tell every set from faces."""
-    rare, reason = rare_faces(images)
     for name, test in scores[TEST].items():
-        for images_name in images.external:
-            recorder.auroc(images_name, name, test, scores[images_name][name])
-        for images_name in derived:
-            recorder.auroc(images_name, name, test, scores[images_name][name], stream="suite")
-        if reason:
-            recorder.missing("auroc", reason, RARE_SET, name)
-        else:
-            recorder.auroc(RARE_SET, name, test[~rare], test[rare], stream="suite")
+        for set_name in images.external:
+            others = scores[set_name][name]
+            counts = recorder.faces(len(test)), recorder.others(len(others))
+            recorder.auroc(set_name, name, test, others, counts)
+        for set_name in derived:
+            record_derived(recorder, set_name, name, test, scores[set_name][name])
+        record_rare(recorder, images, RARE_SET, name, test)
 
 
 def _write_thumbnails(recorder: Recorder, images: EvaluationImages, out: Path) -> None:
     """Write thumbnails, and record how well attributes are read from them."""
     train, test = sample_quality.thumbnails(images.train.images), sample_quality.thumbnails(images.faces.images)
     np.save(out / "train_thumbnails.npy", train)
-    usual, _ = sample_quality.nearest_training(test[images.rows], train, sample_quality.mirrored(train))
+    measured = test[images.rows][: sample_quality.COPIES_SOUGHT]
+    usual, _ = sample_quality.nearest_training(measured, train, sample_quality.mirrored(measured))
     _save(out / "thumbnails.npz", {"test": test, "usual": usual})
     labels = images.train.attributes[images.probe_rows], images.attributes
-    found = probe(train[images.probe_rows], labels[0], test[images.rows], labels[1], images.faces.names)
+    standardised = Standardised.fit(train[images.probe_rows])
+    codes = standardised(train[images.probe_rows]), standardised(test[images.rows])
+    found = probe(codes[0], labels[0], codes[1], labels[1], images.faces.names)
     if found.auroc:
         note = f"16 x 16 pixels in place of codes; {found.note(len(images.probe_rows))}"
         recorder.figure("probe_pixels", "estimate", found.macro, len(images.test), note=note)
@@ -151,8 +171,8 @@ def _write_thumbnails(recorder: Recorder, images: EvaluationImages, out: Path) -
 def _write_features(
     recorder: Recorder,
     images: EvaluationImages,
+    unseen: NDArray[np.uint8],
     network: TrainedAttributeNetwork | str,
-    settings: EvaluateConfig,
     out: Path,
     device: torch.device,
 ) -> None:
@@ -160,14 +180,43 @@ def _write_features(
     if isinstance(network, str):
         recorder.missing("fd_attr128_floor", network)
         return
-    features = network.network.features
-    batch = BATCH.get(device.type, 256)
-    test, valid = (embedded(features, some, batch, device) for some in (images.faces.images, images.valid))
-    usual, _ = sample_quality.nearest_training(test[images.rows].astype(np.float64), network.train_features)
-    _save(out / "features.npz", {"test": test, "valid": valid, "usual": usual})
-    unseen = valid[: settings.quality_samples].astype(np.float64)
-    floor = sample_quality.frechet_distance(test.astype(np.float64), unseen)
-    recorder.figure("fd_attr128_floor", "estimate", floor, len(unseen), note="validation faces in place of samples")
+    features, batch = network.network.features, BATCH.get(device.type, 256)
+    test = embedded(features, images.faces.images, batch, device)
+    measured = test[images.rows][: sample_quality.COPIES_SOUGHT].astype(np.float64)
+    usual, _ = sample_quality.nearest_training(measured, network.train_features)
+    _save(out / "features.npz", {"test": test, "usual": usual})
+    floor = sample_quality.frechet_distance(test, embedded(features, unseen, batch, device))
+    note = "validation faces in place of samples"
+    recorder.figure("fd_attr128_floor", "estimate", floor, len(unseen), note=note)
+
+
+def _judge_gaussian(
+    recorder: Recorder,
+    images: EvaluationImages,
+    drawn: NDArray[np.uint8],
+    network: TrainedAttributeNetwork | str,
+    out: Path,
+    device: torch.device,
+) -> None:
+    """Record how far the Gaussian's samples are from faces, as those of a model."""
+    with np.load(out / "thumbnails.npz") as stored:
+        distance = sample_quality.pixel_distance(stored["test"], sample_quality.thumbnails(drawn))
+    recorder.estimates({"fd_pix64": Figure(distance, len(drawn), note=sample_quality.PIXELS_NOTE)})
+    if isinstance(network, str):
+        recorder.estimates(dict.fromkeys(sample_quality.IN_FEATURES, network))
+        return
+    with np.load(out / "features.npz") as stored:
+        real = stored["test"].astype(np.float64)
+    recorder.estimates(
+        sample_quality.feature_figures(
+            real,
+            embedded(network.network.features, drawn, BATCH.get(device.type, 256), device).astype(np.float64),
+            identity=images.faces.identity,
+            compared=len(drawn),
+            seed=recorder.seed,
+            network=network.name,
+        )
+    )
 
 
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -184,4 +233,5 @@ def _metrics(reference: Reference) -> dict[str, Any]:
             figures[record.metric] = value
         elif record.images == reference.headline:
             figures.setdefault("ood_baselines", {})[record.score] = value
-    return figures
+    gaussian = {r.metric: float(f"{r.value:.{DIGITS}g}") for r in reference.gaussian if r.value is not None}
+    return figures | {"gaussian": gaussian}

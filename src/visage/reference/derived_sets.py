@@ -21,8 +21,10 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 LOW, HIGH = 0.3, 1.5
 """Factors of the contrast around mid-grey."""
-
-
+FROM_NOISE = ("constant", "mean_face", "noise", "pixel_noise")
+"""Sets that show no test face."""
+MIRRORED = "hflip"
+"""The control: which way a face looks is nothing that a model knows whose training mirrors images."""
 RARE = ("Wearing_Hat", "Eyeglasses")
 """Attributes of faces that are still faces, but less common."""
 
@@ -56,7 +58,7 @@ def derive(
         "gray": np.repeat(_rounded(images @ np.array(LUMA))[..., None], 3, axis=-1),
         "noise": draw("noise").integers(256, size=shape, dtype=np.uint8),
         "pixel_noise": _rounded(train_mean + train_std * draw("pixel_noise").standard_normal(shape, np.float32)),
-        "hflip": images[:, :, ::-1].copy(),
+        MIRRORED: images[:, :, ::-1].copy(),
         "vflip": images[:, ::-1].copy(),
         "inverted": 255 - images,
         "bgr": images[..., ::-1].copy(),

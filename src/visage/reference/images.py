@@ -44,6 +44,11 @@ class EvaluationImages:
     external: Mapping[str, NDArray[np.uint8]]
 
     @property
+    def identity(self) -> NDArray[np.int64]:
+        """Who is on the test faces that are measured, (n,), -1 where that is not known."""
+        return self.faces.identity[self.rows].astype(np.int64)
+
+    @property
     def attributes(self) -> NDArray[np.uint8]:
         """The attributes of the test faces that are measured, (n, A) in {0, 1}."""
         found: NDArray[np.uint8] = self.faces.attributes[self.rows]
@@ -60,7 +65,7 @@ def choose_images(size: int, settings: EvaluateConfig, card: DataCard, processed
     faces, train = load_faces("test", size, processed), load_faces("train", size, processed)
     valid = load_faces("valid", size, processed).images
     rows = choose_rows(len(faces.images), settings.images, seed, "test rows")
-    valid_rows = choose_rows(len(valid), max(VALID_IMAGES, settings.quality_samples), seed, "valid rows")
+    valid_rows = choose_rows(len(valid), VALID_IMAGES, seed, "valid rows")
     sets = {about.name: load_ood(size, about.name, processed) for about in card.ood}
     external_rows = {name: choose_rows(len(x), settings.ood_images, seed, "ood rows") for name, x in sets.items()}
     return EvaluationImages(
