@@ -55,7 +55,8 @@ RECIPES = {
 }
 NAMES = ["vae-16-0", "vae-16-1", "beta_vae-16-0", "dcgan-16-0", "realnvp-16-0", "realnvp-32-0"]
 OPTIMIZER: Any = ("adam", 0.001, {}, (0.9, 0.999), 0.0, "cosine", 0.01, 0, 1.0, 0.999)
-TRAIN = TrainConfig(64, 64, *OPTIMIZER, flip=True, precision="auto", snapshots=8, log_every=10)
+GAUSSIAN_BITS = 4.6
+TRAIN = TrainConfig(64, 64, *OPTIMIZER, flip=True, precision="fp32", snapshots=8, rows=300)
 
 
 def rng(*key: Any) -> np.random.Generator:
@@ -86,11 +87,14 @@ def card(root: Path, title: str = "drawn faces, not photographs", ood: str = "dr
     write_json(root / "data/processed/card.json", asdict(found))
 
 
-def reference(root: Path, size: int, sets: list[ImageSet] = SETS) -> None:
+def reference(root: Path, size: int, sets: list[ImageSet] = SETS) -> Path:
     records = [record("auroc", x, half=0.01, n=N + M, images=HEADLINE, score=name) for name, x in BASELINES.items()]
     records += [record("fd_attr128_floor", 4.0, "estimate"), record("probe_pixels", 0.78, "estimate")]
-    found = schema.Reference(VERSION, size, "d" * 64, "f" * 64, "", sets, records)
+    gaussian = [record("bits_per_dim", GAUSSIAN_BITS), record("fd_attr128", 30.0, "estimate", n=200)]
+    save(grid(faces(16, size, "gaussian"), 8), root / f"data/reference/{size}/gaussian_samples.png")
+    found = schema.Reference(VERSION, size, "d" * 64, "f" * 64, "", sets, 200, records, gaussian)
     schema.write(root / f"data/reference/{size}/results.json", found)
+    return root
 
 
 def configure(root: Path, name: str) -> RunConfig:
@@ -119,7 +123,7 @@ def train(root: Path, config: RunConfig) -> None:
     for moment in [0, *moments]:
         shown = faces(16, config.size, config.recipe, 2 * np.exp(-moment / 150))
         save(grid(shown, 8), folder / f"samples/{moment:07d}.png")
-    cost = schema.TrainingCost(parameters.total / 1e6, 312.4, 204.9, DEVICE)
+    cost = schema.TrainingCost(312.4, 204.9, DEVICE, train_pflop=parameters.total / 1e6)
     schema.write(root / f"metrics/cost/train/{config.name}.json", cost)
 
 
@@ -149,7 +153,7 @@ def per_image(config: RunConfig) -> schema.PerImage:
     sets = {name: {s: x[:K] + away * x.std() for s, x in test.items()} for name, away in DERIVED.items()}
     default = next(iter(test))
     sets["svhn"] = {default: test[default][:K] + test[default].std()}  # the other scores were not measured on it
-    return schema.PerImage({"test": np.arange(N)}, {"test": test, HEADLINE: ood, **sets}, values)
+    return schema.PerImage({"test": np.arange(N)}, np.full(N, -1), {"test": test, HEADLINE: ood, **sets}, values)
 
 
 def bits_of(config: RunConfig) -> float:

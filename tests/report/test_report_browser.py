@@ -24,13 +24,13 @@ def browser():
 def visit(browser, project):
     pages, said = [], []
 
-    def go(width=1400, scheme="light", **more):
+    def go(width=1400, scheme="light", folder=project / "report", missing=False, **more):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
-        page.on("console", lambda message: said.append(message.text))
+        page.on("console", lambda message: None if missing else said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
         page.set_default_timeout(120_000)  # the machine may be busy with other tests
-        page.goto((project / "report/index.html").as_uri())
+        page.goto((folder / "index.html").as_uri())
         pages.append(page)
         return page
 
@@ -38,6 +38,9 @@ def visit(browser, project):
     for page in pages:
         page.close()
     assert said == []
+
+
+GAUSSIAN = "One Gaussian, 16 × 16 pixels"
 
 
 def order(page):
@@ -51,14 +54,14 @@ def test_sorting_ranks_within_a_kind_only(visit):
     head = page.locator("#size-16 table.compare th[data-key=bits_per_dim]")
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
-    ranked = ["exact", "realnvp-16", "upper bound", "vae-16", "beta_vae-16", "not defined", "dcgan-16"]
+    ranked = ["exact", "realnvp-16", GAUSSIAN, "upper bound", "vae-16", "beta_vae-16", "not defined", "dcgan-16"]
     assert order(page) == ranked
     head.locator("button").click()
-    assert order(page) == [*ranked[:3], "beta_vae-16", "vae-16", *ranked[5:]]
+    assert order(page) == ["exact", GAUSSIAN, "realnvp-16", *ranked[3:4], "beta_vae-16", "vae-16", *ranked[6:]]
     page.locator("#size-16 table.compare thead th", has_text="Parameters").locator("button").click()
-    assert order(page) == ["realnvp-16", "dcgan-16", "vae-16", "beta_vae-16"]
+    assert order(page) == ["counted", "realnvp-16", "dcgan-16", "vae-16", "beta_vae-16", "not defined", GAUSSIAN]
     page.locator("#size-16 table.compare thead th", has_text="Model").locator("button").click()
-    assert order(page) == ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16"]
+    assert order(page) == ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16", GAUSSIAN]
 
 
 def shown(page):
@@ -172,3 +175,32 @@ def test_pictures_are_shown_again_and_enlarged(visit):
     assert enlarged.bounding_box()["width"] > picture.bounding_box()["width"]
     enlarged.click()
     assert not enlarged.is_visible()
+
+
+def test_pictures_load_when_they_are_looked_at_and_show_one_face_each(visit):
+    page = visit()
+    face = page.locator("#run-beta_vae-16 .cut").nth(5)
+    assert not face.evaluate("image => image.complete")
+    page.evaluate("location.hash = 'run-beta_vae-16'")
+    face.scroll_into_view_if_needed()
+    page.wait_for_function("image => image.complete && image.naturalWidth", arg=face.element_handle())
+    box = face.bounding_box()
+    assert box["height"] / box["width"] == pytest.approx(33 / 16, rel=0.01)  # a face of 16 pixels over another one
+    strip = face.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert strip == [16 * 16, 33]
+    # as high as its box, so that one face fills its width
+    assert strip[0] * box["height"] / strip[1] == pytest.approx(16 * box["width"], rel=0.01)
+
+
+def test_the_page_without_its_folder_says_what_is_missing(visit, project, tmp_path):
+    shutil.copy(project / "report/index.html", tmp_path)
+    page = visit(folder=tmp_path, missing=True)
+    picture = page.locator("#shot-vae-16-samples")
+    picture.scroll_into_view_if_needed()
+    picture.locator(".absent").wait_for()
+    assert "images/vae-16-0/samples.webp is not beside this page" in picture.inner_text()
+    page.evaluate("location.hash = 'run-vae-16'")
+    face = page.locator("#run-vae-16 .face").first
+    face.scroll_into_view_if_needed()
+    face.locator(".absent").wait_for()
+    assert "Face 000001.jpg" in face.inner_text()

@@ -1,6 +1,5 @@
-import base64
-import io
 import re
+import warnings
 from dataclasses import replace
 
 import fake_runs
@@ -13,14 +12,16 @@ from visage.measures.table import BY_KEY, MEASURES
 from visage.pictures import grid, save
 from visage.report import captions, images, wording
 from visage.report.chapters import CHAPTERS
+from visage.report.charts import Point, dots
 from visage.report.curves import POINTS, thin
 from visage.report.figures import Figure, Key, Pooled, figure_of
-from visage.report.load import load_run
+from visage.report.load import load_reference, load_run
 from visage.report.models import Model, models_of
-from visage.report.ood import sets_of
-from visage.report.plotting import looks
-from visage.report.table import hint, spread, verdicts
-from visage.results import Gallery, ImageSet, PerImage, Picture, TrainingCost, read, write
+from visage.report.ood import find, sets_of
+from visage.report.plotting import Look, looks
+from visage.report.standouts import standouts
+from visage.report.table import cell, hint, spread, verdicts
+from visage.results import Enrichment, Gallery, ImageSet, PerImage, Picture, Record, TrainingCost, read, write
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -30,42 +31,71 @@ def test_grids_are_cut_back_into_their_images(tmp_path, size):
     assert np.array_equal(images.cut(tmp_path / "grid.png", size).reshape(10, size, size, 3), tiles)
 
 
-def test_other_pictures_are_inlined_whole(tmp_path):
-    save(grid(np.zeros((1, 50, 50, 3), np.uint8), 1), tmp_path / "other.png")
+@pytest.fixture
+def copier(tmp_path):
+    return images.Copier(tmp_path / "report")
+
+
+def shown(copier, image):
+    """The pixels of a copy, whose size is as said."""
+    with Image.open(copier.folder / image.file) as picture:
+        assert picture.size == (image.width, image.height)
+        return np.asarray(picture.convert("RGBA"))
+
+
+def test_a_grid_is_copied_close_together_without_loss(copier, tmp_path):
+    tiles = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    save(grid(tiles, 3), tmp_path / "samples.png")
+    copy = copier.copy(tmp_path / "samples.png", 16, "vae-16-0/samples")
+    assert copy.file == "images/vae-16-0/samples.webp"
+    pixels = shown(copier, copy)
+    assert pixels.shape == (2 * 17 - 1, 3 * 17 - 1, 4)
+    for i, tile in enumerate(tiles):
+        top, left = i // 3 * 17, i % 3 * 17
+        assert np.array_equal(pixels[top : top + 16, left : left + 16, :3], tile)
+    assert not pixels[16, :, 3].any()
+    first = copier.first_row(tmp_path / "samples.png", 16, "vae-16-0/samples/0000010")
+    assert np.array_equal(shown(copier, first), pixels[:16])
+
+
+def test_other_pictures_are_copied_whole(copier, tmp_path):
+    save(grid(np.full((1, 50, 50, 3), 7, np.uint8), 1), tmp_path / "other.png")
     assert images.cut(tmp_path / "other.png", 32) is None
-    assert images.inline(tmp_path / "other.png", 32).width == 100
-    assert images.sheet(tmp_path / "other.png", 32, 1) is None
+    assert (shown(copier, copier.copy(tmp_path / "other.png", 32, "other"))[..., :3] == 7).all()
+    assert copier.first_row(tmp_path / "other.png", 32, "other").width == 100
+    assert copier.strip(tmp_path / "other.png", 32, 1, "other") is None
 
 
-def test_a_sheet_places_each_face_with_its_reconstruction(tmp_path):
+def test_a_strip_has_each_face_over_its_reconstruction(copier, tmp_path):
     shades = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
     save(grid(fake_runs.pairs(shades[:10], shades[10:], 5), 5), tmp_path / "worst.png")
-    sheet = images.sheet(tmp_path / "worst.png", 16, 10)
-    assert (sheet.high, sheet.image.width) == (2, 5 * 17 - 1)
-    # CSS: p % puts the point at p % of the picture over the point at p % of the box
-    (x, y), box = sheet.places[8], (16, 33)
-    assert (sheet.image.width - box[0]) * x / 100 == pytest.approx(3 * 17)
-    assert (sheet.image.height - box[1]) * y / 100 == pytest.approx(2 * 17)
-    assert images.sheet(tmp_path / "worst.png", 16, 21) is None
+    strip = copier.strip(tmp_path / "worst.png", 16, 10, "worst")
+    assert (strip.size, strip.high, strip.image.width) == (16, 33, 10 * 16)
+    pixels = shown(copier, strip.image)
+    for i, place in enumerate(strip.places):
+        # CSS: p % puts the point at p % of the picture over the point at p % of the box
+        left = round((strip.image.width - strip.size) * place / 100)
+        assert left == 16 * i
+        face = pixels[:, left : left + 16, 0]
+        assert (face[:16] == i).all()
+        assert (face[17:] == 10 + i).all()
+    assert copier.strip(tmp_path / "worst.png", 16, 21, "worst") is None
+    assert copier.strip(tmp_path / "worst.png", 16, 1, "worst").places == [0]
 
 
-def test_inlined_pictures_are_rounded_by_at_most_half_a_level():
-    tiles = np.random.default_rng(0).integers(0, 256, (1, 4, 16, 16, 3), dtype=np.uint8)
-    data = base64.b64decode(images.join(tiles).uri.partition(",")[2])
-    shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)[:, :16]
-    assert abs(shown - tiles[0, 0]).max() <= np.ceil(255 / (images.LEVELS - 1) / 2)
+def test_a_picture_too_long_for_webp_is_copied_as_png(copier, tmp_path):
+    tiles = np.arange(1000, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 3), np.uint8)
+    save(grid(tiles, 1), tmp_path / "samples.png")
+    copy = copier.copy(tmp_path / "samples.png", 16, "samples")
+    assert copy.file == "images/samples.png"
+    assert shown(copier, copy)[999 * 17, 0, 0] == 999 % 256
 
 
-def test_over_time_keeps_the_first_and_the_last(tmp_path):
-    snapshots = []
-    for i in range(25):
-        path = tmp_path / f"{i:07d}.png"
-        save(grid(np.full((16, 16, 16, 3), i, np.uint8), 8), path)
-        snapshots.append((float(i), path))
-    strips = images.over_time(snapshots, 16)
-    assert [kimg for kimg, _ in strips] == [0, 4, 8, 12, 16, 20, 24]
-    assert strips[0][1].width == 8 * 17 - 1
-    assert images.over_time([], 16) == []
+def test_moments_are_evenly_spaced_from_the_first_to_the_last(tmp_path):
+    snapshots = [(float(i), tmp_path / f"{i:07d}.png") for i in range(25)]
+    assert [kimg for kimg, _ in images.evenly(snapshots)] == [0, 4, 8, 12, 16, 20, 24]
+    assert images.evenly(snapshots[:3]) == snapshots[:3]
+    assert images.evenly([]) == []
 
 
 def test_thin_keeps_the_mean_and_short_curves():
@@ -121,6 +151,55 @@ def test_inverted_needs_the_whole_interval_of_every_seed(intervals, inverted):
     assert Pooled([figure(0.3, interval) for interval in intervals]).inverted is inverted
 
 
+@pytest.mark.parametrize(
+    ("intervals", "n", "verdict", "said"),
+    [
+        ([(0.1, 0.49)], 2000, "inverted", "gives cats a higher likelihood bound than held-out faces"),
+        ([(0.51, 0.9)], 2000, "separated", "gives cats a lower likelihood bound than held-out faces"),
+        ([(0.45, 0.59)], 2000, "alike", "gives cats about the same likelihood bound as held-out faces"),
+        ([(0.35, 0.7)], 32, "open", "leaves open whether cats have a higher or a lower likelihood bound"),
+        ([(0.1, 0.4), (0.6, 0.9)], 2000, "open", "leaves open whether cats have a higher or a lower"),
+    ],
+)
+def test_what_is_said_of_a_likelihood_follows_from_the_width_of_its_intervals(tmp_path, intervals, n, verdict, said):
+    runs = []
+    for seed, (low, high) in enumerate(intervals):
+        config = fake_runs.configure(tmp_path, f"vae-16-{seed}")
+        found = fake_runs.results(config, fake_runs.per_image(config))
+        area = Record("auroc", "estimate", (low + high) / 2, n, (low, high), images=fake_runs.HEADLINE, score="nll")
+        others = [record for record in found.records if record.metric != "auroc"]
+        write(tmp_path / f"runs/{config.name}/evaluate/results.json", replace(found, records=[*others, area]))
+        runs.append(load_run(config.name, tmp_path))
+    (finding,) = find(Model(tuple(runs)), "cats", None)
+    assert cell(Model(tuple(runs)), BY_KEY["auroc"]).text.startswith("≈ ")  # as exact ones may be beside it
+    assert finding.verdict == verdict
+    assert finding.text.startswith(said)
+    assert f"n = {n})" in finding.text
+    (finding,) = find(Model(tuple(runs)), "cats", load_reference(16, fake_runs.reference(tmp_path, 16)))
+    assert ("; colour alone tells them apart with an AUROC of .970)" in finding.text) == (verdict == "separated")
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "not finite for any face"), (8, "Only 8 faces have a finite value")])
+def test_where_no_face_is_the_worst_the_reason_is_said(tmp_path, n, said):
+    config = fake_runs.configure(tmp_path, "vae-16-0")
+    found = replace(
+        fake_runs.results(config, fake_runs.per_image(config)), enrichment=[Enrichment("recon_mse", n, 0, [])]
+    )
+    write(tmp_path / "runs/vae-16-0/evaluate/results.json", found)
+    (standout,) = standouts(Model((load_run("vae-16-0", tmp_path),)), {})
+    assert said in standout.reason
+    assert not standout.sentences
+
+
+def test_an_auroc_is_never_drawn_on_a_logarithmic_scale():
+    low, high = (
+        Point(label, Look("black", "-", "o"), Pooled([figure(value)])) for label, value in (("a", 0.01), ("b", 0.99))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such a scale would not reach from 0 to 1
+        assert "10" not in re.findall(r">([\d.]+)</text>", dots("x", "OOD AUROC", "", [low, high])[0].svg)
+
+
 @pytest.fixture
 def rivals(tmp_path):
     """Two models, 400 images; the second one's values are written by the test."""
@@ -130,7 +209,7 @@ def rivals(tmp_path):
         for i, (name, array) in enumerate(zip(names, (values, others), strict=True)):
             config, folder = fake_runs.configure(tmp_path, name), tmp_path / "runs" / name / "evaluate"
             index = np.arange(len(array)) if rows is None or i == 0 else rows
-            PerImage({"test": index}, {}, {"recon_mse": array}).save(folder / "scores.npz")
+            PerImage({"test": index}, np.full(len(index), -1), {}, {"recon_mse": array}).save(folder / "scores.npz")
             records = [fake_runs.record("recon_mse", float(np.mean(array)), kinds[i])]
             about = fake_runs.results(config, fake_runs.per_image(config))
             write(folder / "results.json", replace(about, records=records, data_hash=hashes[i]))
@@ -167,7 +246,9 @@ def test_models_of_other_images_are_not_ranked(rivals, more):
 def test_a_model_of_which_a_seed_failed_is_not_ranked(rivals):
     mine, theirs = rivals(NOISE[0], NOISE[0] - 1)
     unfinished = replace(
-        theirs.first, results=replace(theirs.first.results, records=[]), per_image=PerImage({}, {}, {})
+        theirs.first,
+        results=replace(theirs.first.results, records=[]),
+        per_image=PerImage({}, np.zeros(0, np.int64), {}, {}),
     )
     theirs = Model((theirs.first, unfinished))
     assert theirs.pooled("recon_mse").value == pytest.approx(NOISE[0].mean() - 1)
@@ -245,7 +326,7 @@ def test_sets_are_described_by_their_titles_or_by_the_table():
         ImageSet("blur", "derived", 9),
         ImageSet("new", "subset", 9),
     ]
-    about = fake_runs.schema.Reference(2, 16, "d", "", "none", reference, [])
+    about = fake_runs.schema.Reference(3, 16, "d", "", "none", reference, 8, [], [])
     cats, blur, new = sets_of(about, [])
     assert (cats.title, cats.isolates[:10]) == ("my cats", "everything")
     assert (blur.title, blur.isolates) == ("blurred faces", "low complexity, the face kept")
@@ -264,6 +345,20 @@ def test_training_costs_count_the_first_stage(tmp_path):
     assert seconds.value == pytest.approx(cost.seconds + 185)
     assert seconds.note == "on cpu; 3\u202fmin 5\u202fs of it for the first stage"
     assert figure_of(run, Key("images_per_second")).value == cost.images_per_second
+
+
+def test_operations_that_were_not_counted_are_a_gap_and_not_a_sum(tmp_path):
+    fake_runs.project(tmp_path, ["dcgan-16-0"])
+    path = tmp_path / "metrics/cost/train/dcgan-16-0.json"
+    cost = read(path, TrainingCost)
+    for incomplete in (
+        replace(cost, train_pflop=None),
+        replace(cost, first_stage=replace(cost, train_pflop=None)),
+    ):
+        write(path, incomplete)
+        figure = figure_of(load_run("dcgan-16-0", tmp_path), Key("train_pflop"))
+        assert (figure.value, figure.note) == (None, "its operations could not be counted")
+        assert figure_of(load_run("dcgan-16-0", tmp_path), Key("seconds")).value
 
 
 def test_every_format_of_the_table_can_be_written():

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from visage.measures.table import BY_KEY
 from visage.report.captions import Titles
 from visage.report.charts import Line, Point, dots, rate_distortion, scatter
 from visage.report.curves import validation_curves
+from visage.report.figures import gaussian_figure
+from visage.report.images import Copier
 from visage.report.models import Model
 from visage.report.plotting import Drawing, Look
 from visage.report.score_charts import drawn_scores, roc
@@ -64,7 +67,7 @@ class Charts:
     def likelihood(self) -> list[Drawing]:
         """Bits per dimension, at the end and over training, and what they consist of."""
         return [
-            *self._dots("bits_per_dim"),
+            *self._dots("bits_per_dim", self._gaussian("bits_per_dim")),
             *self._dots("iw_gain"),
             *validation_curves(self.models, self.look, self.size),
             *rate_distortion(self.models, self.look, self.size),
@@ -78,7 +81,7 @@ class Charts:
         """How far samples are from faces, how varied, and how new."""
         copies = [Line(SUSPICIOUS, "copies below"), Line(1.0, "test faces")]
         return [
-            *self._dots("fd_attr128", self._line("fd_attr128_floor", "real faces")),
+            *self._dots("fd_attr128", [*self._line("fd_attr128_floor", "real faces"), *self._gaussian("fd_attr128")]),
             *self._dots("memorization", copies),
             *self._scatter("precision-recall", "Precision and recall", "precision", "recall"),
             *self._scatter("density-coverage", "Density and coverage", "density", "coverage"),
@@ -105,7 +108,7 @@ class Charts:
         return [
             *self._against_cost("fd_attr128", "train_pflop", "training", "training, PFLOP"),
             *self._against_cost("bits_per_dim", "train_pflop", "training", "training, PFLOP"),
-            *self._against_cost("fd_attr128", "sample_seconds_per_64", "sampling", "seconds for 64 samples"),
+            *self._against_cost("fd_attr128", "samples_per_second", "sampling", "samples per second"),
         ]
 
     def _points(self, y: str, x: str | None = None) -> list[Point]:
@@ -118,6 +121,11 @@ class Charts:
         """A line at a figure that does not depend on the model."""
         record = self.reference.find(metric) if self.reference else None
         return [] if record is None or record.value is None else [Line(record.value, text)]
+
+    def _gaussian(self, metric: str) -> list[Line]:
+        """A line at what one Gaussian of all pixels reaches."""
+        value = gaussian_figure(self.reference, metric).value if self.reference else None
+        return [] if value is None else [Line(value, "one Gaussian")]
 
     def _dots(self, metric: str, lines: Sequence[Line] = ()) -> list[Drawing]:
         title = BY_KEY[metric].title
@@ -137,11 +145,18 @@ def _axis(metric: str) -> str:
     return ", ".join(part for part in (measure.title, measure.unit, better) if part)
 
 
-def chapters(charts: Charts, histograms: Sequence[Drawing], titles: Titles, with_board: bool) -> list[Chapter]:
+def chapters(
+    charts: Charts,
+    histograms: Sequence[Drawing],
+    titles: Titles,
+    with_board: bool,
+    copier: Copier,
+    samples: Path | None,
+) -> list[Chapter]:
     """The chapters that have something in them.
 
     histograms: of the models' default scores. titles: set of other images -> title. with_board: whether the chapter on
-        other images has a board.
+        other images has a board. copier: takes the pictures. samples: picture of those of the Gaussian.
     """
     drawn: dict[str, list[Drawing]] = {
         "likelihood": charts.likelihood(),
@@ -152,7 +167,7 @@ def chapters(charts: Charts, histograms: Sequence[Drawing], titles: Titles, with
         "cost": charts.cost(),
     }
     pictures: dict[str, list[PictureRow]] = {}
-    for row in picture_rows(charts.models, titles):
+    for row in picture_rows(charts.models, titles, copier, samples, charts.size):
         pictures.setdefault(row.chapter, []).append(row)
     found = [
         Chapter(key, title, lead, drawn.get(key, []), pictures.get(key, [])) for key, (title, lead) in CHAPTERS.items()

@@ -58,8 +58,9 @@ def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Seque
     values = [value for point in points for value in point.y.values]
     if sum(point.y.value is not None for point in points) < 2:
         return kept
+    area = title.endswith("AUROC")  # between 0 and 1, however far the lowest is below the others
     with plot(kept, name, title, unit, "", 0.8 + 0.24 * len(points), legend=False) as axes:
-        if wide(values):
+        if wide(values) and not area:
             axes.set_xscale("log")
             logarithmic(axes.xaxis, values)
         else:
@@ -76,7 +77,7 @@ def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Seque
         axes.set_ylim(len(points) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.grid(axis="y", visible=False)
-        if title.endswith("AUROC"):
+        if area:
             axes.set_xlim(-0.02, 1.02)
         _compare(axes, title, lines)
         # where no line is

@@ -47,7 +47,7 @@ def frame_curves(axes: Axes, curves: Sequence[NDArray[np.float64]]) -> None:
 
 KIMG = "images shown (thousand)"
 TERMS = {
-    "loss": ("Loss", "loss of each player"),
+    "loss": ("Loss", "loss of each player, and of each penalty"),
     "rate": ("Rate (KL)", "nats per image"),
     "distortion": ("Distortion (reconstruction)", "nats per image"),
     "grad_norm": ("Gradient norm", "L2 norm before clipping"),
@@ -56,7 +56,7 @@ TERMS = {
 
 
 def training_curves(model: Model, look: Look) -> list[Drawing]:
-    """One figure per logged term of the first run, all players together, and the validation likelihood of every run."""
+    """One figure per logged term of the first run, all phases together, and the validation likelihood of every run."""
     kept: list[Drawing] = []
     run = model.first
     for term, columns in terms(run.history).items():
@@ -77,7 +77,7 @@ def training_curves(model: Model, look: Look) -> list[Drawing]:
 
 
 def terms(history: pd.DataFrame) -> dict[str, list[str]]:
-    """Term -> the history's columns that hold it, one per player; loss first and gradient norms last."""
+    """Term -> the history's columns that hold it, one per phase; loss first and gradient norms last."""
     found: dict[str, list[str]] = {}
     for column in history.columns:
         if column not in ("step", "kimg", "lr") and history[column].notna().any():

@@ -73,6 +73,12 @@ def reference_figure(reference: Reference, key: Key) -> Figure:
     return _recorded(record)
 
 
+def gaussian_figure(reference: Reference, metric: str) -> Figure:
+    """A figure of the Gaussian that models are compared with; undefined where it has none of the kind."""
+    record = next((record for record in reference.gaussian if record.metric == metric), None)
+    return _recorded(record) if record else undefined("not measured for the Gaussian")
+
+
 def _recorded(record: Record) -> Figure:
     return Figure(record.value, record.kind, record.n, record.ci95, record.note)
 
@@ -92,7 +98,11 @@ def _train_pflop(run: Run) -> Figure:
     cost = run.training_cost
     if cost is None:
         return _no_training_cost(run)
-    return _with_first_stage("train_pflop", "counted", [stage.train_pflop for stage in _stages(cost)])
+    counts = [stage.train_pflop for stage in _stages(cost)]
+    counted = [count for count in counts if count is not None]
+    if len(counted) < len(counts):
+        return undefined("its operations could not be counted")
+    return _with_first_stage("train_pflop", "counted", counted)
 
 
 def _seconds(run: Run) -> Figure:
@@ -117,11 +127,11 @@ def _sample_gflop(run: Run) -> Figure:
     return _no_sampling_cost(run) if gflop is None else Figure(gflop, "counted")
 
 
-def _sample_seconds(run: Run) -> Figure:
+def _sampling(run: Run) -> Figure:
     cost = run.evaluation_cost
-    if cost is None or cost.sample_seconds_per_64 is None:
+    if cost is None or cost.samples_per_second is None:
         return _no_sampling_cost(run)
-    return _clocked(cost.sample_seconds_per_64, cost.footprint.device)
+    return _clocked(cost.samples_per_second, cost.footprint.device)
 
 
 COSTS: dict[str, Callable[[Run], Figure]] = {
@@ -132,7 +142,7 @@ COSTS: dict[str, Callable[[Run], Figure]] = {
     "images_per_second": _images_per_second,
     "peak_memory_mb": _peak_memory,
     "sample_gflop": _sample_gflop,
-    "sample_seconds_per_64": _sample_seconds,
+    "samples_per_second": _sampling,
 }
 """Figures that do not come from the records of an evaluation."""
 

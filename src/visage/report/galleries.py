@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from visage.report.captions import GALLERIES, gallery_words, ranking
-from visage.report.images import Sheet, sheet
+from visage.report.images import Copier, Strip
 from visage.report.load import Run
 from visage.results import Face
 
 
 @dataclass(frozen=True, slots=True)
 class LaidOut:
-    """A gallery with its picture. faces: each with its place on the sheet."""
+    """A gallery with its picture. faces: each with its place in the strip."""
 
     title: str
     caption: str
-    sheet: Sheet
-    faces: Sequence[tuple[Face, tuple[float, float]]]
+    strip: Strip
+    faces: Sequence[tuple[Face, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,14 @@ class Galleries:
     places: Sequence[LaidOut]
 
 
-def galleries(run: Run) -> list[Galleries]:
-    """The galleries measure by measure, worst faces first, but those without a picture."""
+def galleries(run: Run, copier: Copier) -> list[Galleries]:
+    """The galleries measure by measure, worst faces first, but those without a picture, which `copier` takes."""
     found: dict[str, list[LaidOut]] = {}
     for gallery in sorted(run.results.galleries, key=lambda one: list(GALLERIES).index(one.place)):
-        there = gallery.picture in run.pictures
-        laid_out = sheet(run.folder / gallery.picture, run.config.size, len(gallery.faces)) if there else None
-        if laid_out:
-            faces = list(zip(gallery.faces, laid_out.places, strict=True))
-            found.setdefault(gallery.measure, []).append(LaidOut(*gallery_words(gallery), laid_out, faces))
+        if gallery.picture not in run.pictures:
+            continue
+        path, name = run.folder / gallery.picture, f"{run.name}/{Path(gallery.picture).stem}"
+        if strip := copier.strip(path, run.config.size, len(gallery.faces), name):
+            faces = list(zip(gallery.faces, strip.places, strict=True))
+            found.setdefault(gallery.measure, []).append(LaidOut(*gallery_words(gallery), strip, faces))
     return [Galleries(ranking(measure).title, ranking(measure).unit, places) for measure, places in found.items()]

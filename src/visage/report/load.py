@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from visage.config import RunConfig
 from visage.data.card import DataCard
 from visage.errors import UserError
 from visage.files import Strict
+from visage.measures.comparison import ImageValues
 from visage.results import (
     AGAIN,
+    TEST,
     VERSION,
     EvaluationCost,
     PerImage,
@@ -98,7 +101,7 @@ class Reader:
 
     def per_image(self, path: str) -> PerImage:
         """Values per image; empty where the file is missing."""
-        return PerImage.load(self.root / path) if self.has(path) else PerImage({}, {}, {})
+        return PerImage.load(self.root / path) if self.has(path) else PerImage({}, np.zeros(0, np.int64), {}, {})
 
 
 def load_run(name: str, root: Path) -> Run:
@@ -140,6 +143,23 @@ def load_card(root: Path) -> DataCard | None:
 def reference_file(size: int) -> str:
     """Where the reference of an image size is stored, relative to the project's root."""
     return f"data/reference/{size}/results.json"
+
+
+def gaussian_samples(size: int, root: Path) -> Path | None:
+    """The picture of samples of the Gaussian that models are compared with; None where it is missing."""
+    path = root / "data" / "reference" / str(size) / "gaussian_samples.png"
+    return path if path.is_file() else None
+
+
+def gaussian_bits(size: int, root: Path) -> ImageValues | None:
+    """Bits per dimension of each measured face under the Gaussian; None where they were not computed.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    found = Reader(root).per_image(f"data/reference/{size}/scores.npz")
+    bits, rows = found.scores.get(TEST, {}).get("gaussian"), found.rows.get(TEST)
+    return None if bits is None or rows is None else ImageValues(rows, bits, found.identity)
 
 
 def load_reference(size: int, root: Path) -> Reference | None:

@@ -9,7 +9,7 @@ from visage.report.captions import words_of
 from visage.report.curves import training_curves
 from visage.report.figures import Key, figure_of
 from visage.report.galleries import Galleries, galleries
-from visage.report.images import Inlined, over_time
+from visage.report.images import Copier, Shown, evenly
 from visage.report.load import Run
 from visage.report.models import Model
 from visage.report.ood import OtherSet, Row, score_rows
@@ -57,7 +57,7 @@ class Moment:
     """Samples after some thousands of images shown."""
 
     kimg: str
-    image: Inlined
+    image: Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,12 @@ def model_page(
     reference: Reference | None,
     columns: Sequence[Measure],
     tests: Tests,
+    copier: Copier,
 ) -> ModelPage:
-    """Gather what is shown of one model. sets: of the board, the headline first. columns: of the comparison table."""
+    """Gather what is shown of one model.
+
+    sets: of the board, the headline first. columns: of the comparison table. copier: takes the pictures.
+    """
     run, scores = model.first, drawn_scores(model.first)[:HISTOGRAMS]
     others = sets[0].title if sets else ""
     several = model.runs if len(model.runs) > 1 else ()
@@ -119,14 +123,22 @@ def model_page(
         seeds=[(one, [cell(Model((one,)), column) for column in columns if column.headline]) for one in several],
         checks=checks(model),
         curves=training_curves(model, look),
-        over_time=[Moment(thousands(kimg), image) for kimg, image in over_time(run.snapshots, run.config.size)],
+        over_time=_over_time(run, copier),
         pictures=[(shot_id(model, file), words_of(file).title) for file in compared(run)],
         histograms=[drawing for score in scores for drawing in histogram(model, look, score, others)],
         roc=roc_of_model(model, look, scores, others),
         scores=score_rows(model, sets, reference),
-        galleries=galleries(run),
+        galleries=galleries(run, copier),
         standouts=standouts(model, tests),
     )
+
+
+def _over_time(run: Run, copier: Copier) -> list[Moment]:
+    """The first row of some grids: the same noise, or the same faces, at different moments."""
+    return [
+        Moment(thousands(kimg), copier.first_row(path, run.config.size, f"{run.name}/samples/{path.stem}"))
+        for kimg, path in evenly(run.snapshots)
+    ]
 
 
 def checks(model: Model) -> list[Check]:

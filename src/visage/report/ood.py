@@ -10,6 +10,13 @@ from visage.report.table import hint, spread
 from visage.report.wording import plain, share
 from visage.results import ImageSet, Reference
 
+ALIKE = 0.1
+"""An interval of an AUROC that lies no further than this from 1/2 says that two sets are scored alike."""
+
+
+GREY = "grey"
+"""The score, without a model, of how little colour an image has."""
+
 
 @dataclass(frozen=True, slots=True)
 class OtherSet:
@@ -55,6 +62,11 @@ class Row:
 def without_model(size: int) -> str:
     """The label of figures that depend on no model."""
     return f"No model, {size} × {size} pixels"
+
+
+def gaussian_label(size: int) -> str:
+    """The label of figures of the Gaussian that models are compared with."""
+    return f"One Gaussian, {size} × {size} pixels"
 
 
 def score_words(score: str) -> str:
@@ -126,17 +138,17 @@ def heat(key: Key, pooled: Pooled) -> Heat:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A sentence that the numbers allow. verdict: inverted, separated or open."""
+    """A sentence that the numbers allow. verdict: inverted, separated, alike or open."""
 
     label: str
     verdict: str
     text: str
 
 
-def find(model: Model, others: str) -> list[Finding]:
+def find(model: Model, others: str, reference: Reference | None) -> list[Finding]:
     """Say what the likelihood score allows to be said, of every seed, and nothing more.
 
-    others: title of the headline set.
+    others: title of the headline set. reference: with the AUROC of colour alone.
     """
     pooled = model.pooled("auroc", score="nll")
     intervals = [figure.ci95 for figure in pooled.figures if figure.value is not None and figure.ci95 is not None]
@@ -146,9 +158,26 @@ def find(model: Model, others: str) -> list[Finding]:
     what = words.get(model.pooled("bits_per_dim").kind, "likelihood")
     low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
     which = "95 % CI" if len(intervals) == 1 else f"95 % CIs of {len(intervals)} seeds within"
-    numbers = f"AUROC {share(pooled.value)}, {which} {share(low)}–{share(high)}"
+    n = min(figure.n for figure in pooled.figures)
+    numbers = f"AUROC {share(pooled.value)}, {which} {share(low)}–{share(high)}, n = {n}"
     if pooled.inverted:
         return [Finding(model.label, "inverted", f"gives {others} a higher {what} than held-out faces ({numbers})")]
     if low > 0.5:
-        return [Finding(model.label, "separated", f"gives {others} a lower {what} than held-out faces ({numbers})")]
-    return [Finding(model.label, "open", f"gives both sets so similar a {what} that nothing follows ({numbers})")]
+        colour = _colour(reference)
+        text = f"gives {others} a lower {what} than held-out faces ({numbers}{colour})"
+        return [Finding(model.label, "separated", text)]
+    if max(0.5 - low, high - 0.5) <= ALIKE:
+        return [Finding(model.label, "alike", f"gives {others} about the same {what} as held-out faces ({numbers})")]
+    text = f"leaves open whether {others} have a higher or a lower {what} than held-out faces ({numbers})"
+    return [Finding(model.label, "open", text)]
+
+
+def _colour(reference: Reference | None) -> str:
+    """How well the headline set is told from faces by how grey it is, as the end of a sentence; "" where not at all.
+
+    Sets of clothes or digits are grey, so that a separation of them may be one of colours.
+    """
+    record = reference.find("auroc", reference.headline, GREY) if reference else None
+    if record is None or record.value is None or record.ci95 is None or record.ci95[0] <= 0.5:
+        return ""
+    return f"; colour alone tells them apart with an AUROC of {share(record.value)}"

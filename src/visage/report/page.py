@@ -1,4 +1,4 @@
-"""The page: everything that was trained and measured, side by side, in one file that opens from disk."""
+"""The page: everything that was trained and measured, side by side, in a folder that opens from disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from visage.data.card import DataCard
 from visage.errors import UserError
 from visage.files import write_text
 from visage.report.csv_files import curves_frame, figures_frame, write_csv
-from visage.report.images import LEVELS
-from visage.report.load import CARD, load_card, load_reference, load_run
+from visage.report.images import FOLDER, Copier
+from visage.report.load import CARD, gaussian_bits, gaussian_samples, load_card, load_reference, load_run
 from visage.report.model_page import ABILITIES
 from visage.report.models import models_of
 from visage.report.ood import find
-from visage.report.plotting import looks
+from visage.report.plotting import PLAIN, looks
 from visage.report.provenance import Provenance, command, unit_of
 from visage.report.size_page import SizePage, size_page
 from visage.report.standouts import tests_of
@@ -24,11 +24,11 @@ from visage.results import Reference
 
 
 def build_report(names: Sequence[str], root: Path, out: Path) -> None:
-    """Write the page, the tables and the plots.
+    """Write the page with its pictures, the tables and the plots.
 
     names: `<recipe>-<size>-<seed>`, in the order of the page; the seeds of a label become one row.
     root: the project's folder, with configs/, runs/, metrics/, data/processed/card.json and data/reference/.
-    out: folder for index.html, table.csv, curves.csv and plots/.
+    out: folder for index.html, images/, table.csv, curves.csv and plots/; nothing in it refers to anything outside.
 
     Raises:
         UserError: there is nothing to report, a config is missing, or a file cannot be read.
@@ -38,12 +38,21 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
         raise UserError(f"{root / 'runs'} has no trained run to report: run `dvc repro`, or list runs in params.yaml")
     card, models = load_card(root), models_of(runs)
     look, tests = looks(models), tests_of(runs)
-    pages = []
-    provenance = Provenance()
+    pages, provenance, copier = [], Provenance(), Copier(out)
     for size in sorted({model.config.size for model in models}):
         reference = load_reference(size, root)
         of_size = [model for model in models if model.config.size == size]
-        page = size_page(size, of_size, reference, look, _images(card), tests)
+        page = size_page(
+            size,
+            of_size,
+            reference,
+            look,
+            _images(card),
+            tests,
+            copier,
+            gaussian_samples(size, root) if reference else None,
+            gaussian_bits(size, root),
+        )
         _trace(provenance, page, reference)
         pages.append(page)
     for drawing in (drawing for page in pages for drawing in page.drawings):
@@ -64,14 +73,17 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
             tripped=[(page.model.label, page.tripped) for size in pages for page in size.model_pages if page.tripped],
             tests=len(tests),
             findings=[
-                finding for size in pages for page in size.model_pages for finding in find(page.model, size.headline)
+                finding
+                for size in pages
+                for page in size.model_pages
+                for finding in find(page.model, size.headline, size.reference)
             ],
             sizes=pages,
             views=VIEWS,
             abilities=ABILITIES.values(),
             kinds=KINDS,
-            look=look,
-            levels=LEVELS,
+            look=look | {page.gaussian[0]: PLAIN for page in pages if page.gaussian},
+            folder=FOLDER,
             provenance=provenance.data(),
         )
     )

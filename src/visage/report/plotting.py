@@ -77,6 +77,10 @@ class Look:
     marker: str
 
 
+PLAIN = Look("#8a94a3", "-", "o")
+"""How the Gaussian is drawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """A finished chart. name: of its PNG; label: what it is, for screen readers; svg: the element for the page."""

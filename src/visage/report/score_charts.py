@@ -108,7 +108,15 @@ def histogram(model: Model, look: Look, score: str, others: str) -> list[Drawing
     kept: list[Drawing] = []
     heading, axis = f"{model.label}: {_named(model.first, score)}", f"{score} (higher = less like the faces)"
     with plot(kept, f"{model.label}-ood-{score}", heading, axis, "density") as axes:
-        axes.hist(np.clip(inside, low, high), edges, density=True, color=look.color, alpha=0.75, label="held-out faces")
+        axes.hist(
+            np.clip(inside, low, high),
+            edges,
+            density=True,
+            histtype="stepfilled",
+            color=look.color,
+            alpha=0.75,
+            label="held-out faces",
+        )
         axes.hist(
             np.clip(outside, low, high),
             edges,

@@ -6,9 +6,13 @@ from pathlib import Path
 
 from visage.report.captions import PICTURES, Titles, caption, words_of
 from visage.report.figures import NOT_EVALUATED
-from visage.report.images import Inlined, inline
+from visage.report.images import Copier, Shown
 from visage.report.load import Run
 from visage.report.models import Model
+from visage.report.ood import gaussian_label
+
+SAMPLES = "samples.png"
+GAUSSIAN_CAPTION = "Drawn from one Gaussian of all pixels together: what takes no network. None was picked."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class Shot:
     id: str
     title: str
     caption: str
-    image: Inlined | None
+    image: Shown | None
     reason: str
 
 
@@ -35,13 +39,21 @@ class PictureRow:
     shots: Sequence[Shot]
 
 
-def picture_rows(models: Sequence[Model], titles: Titles) -> list[PictureRow]:
-    """A row for every kind of picture that some model has. titles: set of other images -> title."""
+def picture_rows(
+    models: Sequence[Model], titles: Titles, copier: Copier, samples: Path | None, size: int
+) -> list[PictureRow]:
+    """A row for every kind of picture that some model has.
+
+    titles: set of other images -> title. copier: takes the pictures. samples: picture of those of the Gaussian that
+    models are compared with; size: of its images.
+    """
     files = dict.fromkeys(file for model in models for file in compared(model.first))
     order = list(PICTURES)
     known = [file for file in files if Path(file).stem in order]
     unknown = [file for file in files if file not in known]
-    return [_row(file, models, titles) for file in (*sorted(known, key=lambda f: order.index(Path(f).stem)), *unknown)]
+    rising = sorted(known, key=lambda file: order.index(Path(file).stem))
+    plain = [_gaussian_shot(samples, size, copier)] if samples else []
+    return [_row(file, models, titles, copier, plain if file == SAMPLES else []) for file in (*rising, *unknown)]
 
 
 def compared(run: Run) -> list[str]:
@@ -55,17 +67,24 @@ def shot_id(model: Model, file: str) -> str:
     return f"{model.label}-{Path(file).stem}"
 
 
-def _row(file: str, models: Sequence[Model], titles: Titles) -> PictureRow:
+def _row(file: str, models: Sequence[Model], titles: Titles, copier: Copier, plain: Sequence[Shot]) -> PictureRow:
     words = words_of(file)
-    shots = [_shot(model, file, titles) for model in models if words.capability or file in compared(model.first)]
-    return PictureRow(words.chapter, words.title, shots)
+    having = [model for model in models if words.capability or file in compared(model.first)]
+    shots = [_shot(model, file, titles, copier) for model in having]
+    return PictureRow(words.chapter, words.title, [*shots, *plain])
 
 
-def _shot(model: Model, file: str, titles: Titles) -> Shot:
+def _gaussian_shot(samples: Path, size: int, copier: Copier) -> Shot:
+    label = gaussian_label(size)
+    image = copier.copy(samples, size, f"gaussian-{size}/samples")
+    return Shot(label, f"gaussian-{size}-samples", words_of(SAMPLES).title, GAUSSIAN_CAPTION, image, "")
+
+
+def _shot(model: Model, file: str, titles: Titles, copier: Copier) -> Shot:
     run, words = model.first, words_of(file)
     picture = run.pictures.get(file)
     if picture is None:
         reason = run.results.abilities.get(words.capability) or NOT_EVALUATED
         return Shot(model.label, shot_id(model, file), words.title, "", None, reason)
-    image = inline(run.folder / file, run.config.size)
+    image = copier.copy(run.folder / file, run.config.size, f"{run.name}/{Path(file).stem}")
     return Shot(model.label, shot_id(model, file), words.title, caption(picture, titles), image, "")

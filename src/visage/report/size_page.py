@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from visage.measures.comparison import ImageValues
 from visage.measures.table import BY_KEY, MEASURES, Measure
 from visage.report.chapters import Chapter, Charts, chapters
 from visage.report.figures import Key, Pooled, reference_figure
+from visage.report.images import Copier
 from visage.report.load import reference_file
 from visage.report.model_page import ABILITIES, ModelPage, model_page
 from visage.report.models import Model
-from visage.report.ood import OtherSet, Row, board, sets_of, without_model
+from visage.report.ood import OtherSet, Row, board, gaussian_label, sets_of, without_model
 from visage.report.plotting import Drawing, Look
 from visage.report.standouts import Tests
-from visage.report.table import Cell, Verdict, cell, columns_of, footnotes, hint, verdicts
+from visage.report.table import Baseline, Cell, Verdict, cell, columns_of, footnotes, gaussian_cells, hint, verdicts
 from visage.report.wording import WRITE
 from visage.results import Reference
 
@@ -40,15 +43,17 @@ class ReferenceNote:
 class SizePage:
     """The content of a size's part of the page.
 
-    rows: (model, its cells). verdicts: measure -> label -> comparison with the best. notes: reasons for dashes.
+    rows: (model, its cells). gaussian: label and cells of the Gaussian that models are compared with; None without it.
+    verdicts: measure -> label -> comparison with the best. notes: reasons for dashes.
     abilities: (model, why it does not have each of ABILITIES; None where that is not known).
-    missing: files of the reference that are not there.
+    missing: files of the reference that are not there. reference: None where it is one of them.
     """
 
     size: int
     caption: str
     columns: Sequence[Measure]
     rows: Sequence[tuple[Model, Sequence[Cell]]]
+    gaussian: tuple[str, Sequence[Cell]] | None
     verdicts: Mapping[str, Mapping[str, Verdict]]
     notes: Sequence[str]
     references: Sequence[ReferenceNote]
@@ -58,6 +63,7 @@ class SizePage:
     chapters: Sequence[Chapter]
     model_pages: Sequence[ModelPage]
     missing: Sequence[str]
+    reference: Reference | None
 
     @property
     def headline(self) -> str:
@@ -78,18 +84,26 @@ def size_page(
     look: Mapping[str, Look],
     protocol: str,
     tests: Tests,
+    copier: Copier,
+    samples: Path | None,
+    bits: ImageValues | None,
 ) -> SizePage:
-    """Gather what is shown of one size. protocol: what the images are, as a phrase."""
+    """Gather what is shown of one size.
+
+    protocol: what the images are, as a phrase. copier: takes the pictures. samples: picture of the Gaussian's.
+    bits: its bits per dimension of each face.
+    """
     columns = columns_of(models)
     compared = {column.key: verdicts(models, column) for column in columns if column.paired}
+    baseline = Baseline(reference, bits) if reference else None
 
     def cell_of(model: Model, column: Measure) -> Cell:
         verdict = compared.get(column.key, {}).get(model.label)
-        return cell(model, column, verdict.flag if verdict else "")
+        return cell(model, column, verdict.flag if verdict else "", baseline)
 
     rows = [(model, [cell_of(model, column) for column in columns]) for model in models]
     sets = sets_of(reference, models)
-    pages = [model_page(model, look[model.label], sets, reference, columns, tests) for model in models]
+    pages = [model_page(model, look[model.label], sets, reference, columns, tests, copier) for model in models]
     heats = board(models, sets, reference) if any(model.scores for model in models) else []
     charts = Charts(size, models, look, reference, sets[0].title if sets else "")
     histograms = [page.histograms[0] for page in pages if page.histograms]
@@ -99,6 +113,7 @@ def size_page(
         caption=_caption(size, models, protocol),
         columns=columns,
         rows=rows,
+        gaussian=(gaussian_label(size), gaussian_cells(reference, columns)) if reference else None,
         verdicts=compared,
         notes=footnotes(columns, [cells for _, cells in rows]),
         references=_reference_notes(reference) if reference else [],
@@ -109,9 +124,10 @@ def size_page(
         ],
         sets=sets,
         board=heats,
-        chapters=chapters(charts, histograms, titles, with_board=bool(heats)),
+        chapters=chapters(charts, histograms, titles, with_board=bool(heats), copier=copier, samples=samples),
         model_pages=pages,
         missing=[] if reference else [reference_file(size)],
+        reference=reference,
     )
 
 
@@ -120,9 +136,9 @@ def _caption(size: int, models: Sequence[Model], protocol: str) -> str:
     records = [record for found in results for record in found.records]
     n = sorted({record.n for record in records if record.metric in FACES_ONLY and record.value is not None})
     hashes = sorted({found.data_hash[:12] for found in results})
-    faces = " to ".join(str(count) for count in sorted({n[0], n[-1]})) if n else "no"
+    faces = f", n = {' to '.join(str(count) for count in sorted({n[0], n[-1]}))} test faces" if n else ""
     which = f"data hash {', '.join(hashes)}" if hashes else "data hash unknown"
-    return f"{protocol}, {size} × {size} pixels, {which}, n = {faces} test faces."
+    return f"{protocol}, {size} × {size} pixels, {which}{faces}."
 
 
 def _reference_notes(reference: Reference) -> list[ReferenceNote]:

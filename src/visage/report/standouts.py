@@ -21,7 +21,7 @@ class Standout:
     """What stands out among the worst faces by one measure.
 
     title: what a sentence calls the measure. share: of all faces, in percent.
-    q: attribute -> q over all tests of the page.
+    q: attribute -> q over all tests of the page. reason: why no face is among the worst, "" where some are.
     """
 
     enrichment: Enrichment
@@ -29,6 +29,7 @@ class Standout:
     share: int
     sentences: Sequence[str]
     q: Mapping[str, float]
+    reason: str = ""
 
 
 def tests_of(runs: Sequence[Run]) -> Tests:
@@ -47,6 +48,10 @@ def standouts(model: Model, tests: Tests) -> list[Standout]:
     """What may be said of each measure: attributes whose q is low in the first run and whose sign is that of all."""
     found = []
     for enrichment in model.first.results.enrichment:
+        title = ranking(enrichment.measure).title
+        if not enrichment.worst:
+            found.append(Standout(enrichment, title, 0, [], {}, _nothing_ranked(enrichment)))
+            continue
         q = {
             row.attribute: tests[key]
             for row in enrichment.rows
@@ -56,9 +61,16 @@ def standouts(model: Model, tests: Tests) -> list[Standout]:
             row for row in enrichment.rows if q.get(row.attribute, 1.0) < DISCOVERY and _agreed(model, enrichment, row)
         ]
         sentences = [sentence(enrichment, row, q[row.attribute]) for row in sorted(named, key=lambda r: q[r.attribute])]
-        title, percent = ranking(enrichment.measure).title, round(100 * enrichment.worst / enrichment.n)
+        percent = round(100 * enrichment.worst / enrichment.n)
         found.append(Standout(enrichment, title, percent, sentences, q))
     return found
+
+
+def _nothing_ranked(enrichment: Enrichment) -> str:
+    """Why no face is among the worst, as a sentence without its full stop."""
+    if not enrichment.n:
+        return "The value is not finite for any face, so no face can be called the worst"
+    return f"Only {enrichment.n} faces have a finite value, too few for the worst of them to be compared with the rest"
 
 
 def _agreed(model: Model, enrichment: Enrichment, row: Odds) -> bool:

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from visage.measures.comparison import ImageValues, mean_of_seeds, on_common_images, paired_difference
 from visage.measures.table import GROUPS, MEASURES, Measure
-from visage.report.figures import COSTS, Pooled
+from visage.report.figures import COSTS, Pooled, gaussian_figure
 from visage.report.load import Run
 from visage.report.models import Model
 from visage.report.wording import KINDS, MARKS, WRITE, significant
-from visage.results import TEST
+from visage.results import TEST, Reference
 
 COLUMNS = [measure for measure in MEASURES if not measure.reference]
 """What differs from model to model."""
@@ -17,6 +19,17 @@ VIEWS = {"headline": "Headline", **GROUPS, "all": "All"}
 """Views of the table: a column is in its group's and in the last one, the most important ones also in the first."""
 SUSPICIOUS = 0.8
 """A ratio of distances to the nearest training face, samples over test faces, below which samples may be copies."""
+
+GAUSSIAN_BEATS = ("bits_per_dim", "fd_attr128")
+"""Figures, lower is better, that are not worth a network where a Gaussian has them as good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The Gaussian that models are compared with. bits: its bits per dimension of each face, None without a file."""
+
+    reference: Reference
+    bits: ImageValues | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +63,20 @@ def views(column: Measure) -> str:
     return f"{'headline ' * column.headline}{column.group} all"
 
 
-def cell(model: Model, column: Measure, verdict: str = "") -> Cell:
-    """One cell. verdict: of `verdicts`, if there is one."""
-    pooled, write = model.pooled(column.key), WRITE[column.format]
+def cell(model: Model, column: Measure, verdict: str = "", baseline: Baseline | None = None) -> Cell:
+    """One cell. verdict: of `verdicts`, if there is one. baseline: the Gaussian that models are compared with."""
+    pooled = model.pooled(column.key)
+    flags = [verdict, warning(column, pooled), beaten(model, column, baseline) if baseline else ""]
+    return _cell(pooled, column, flags)
+
+
+def gaussian_cells(reference: Reference, columns: Sequence[Measure]) -> list[Cell]:
+    """The row of the Gaussian that models are compared with."""
+    return [_cell(Pooled([gaussian_figure(reference, column.key)]), column, []) for column in columns]
+
+
+def _cell(pooled: Pooled, column: Measure, flags: Sequence[str]) -> Cell:
+    write = WRITE[column.format]
     order = list(KINDS).index(pooled.kind)
     if pooled.value is None:
         return Cell(column.key, "–", None, order, reason=pooled.reason)
@@ -62,7 +86,7 @@ def cell(model: Model, column: Measure, verdict: str = "") -> Cell:
         pooled.value,
         order,
         detail=spread(pooled, write),
-        flags=[flag for flag in (verdict, warning(column, pooled)) if flag],
+        flags=[flag for flag in flags if flag],
         hint=hint(pooled, write),
         indicative=pooled.indicative,
     )
@@ -75,6 +99,25 @@ def warning(column: Measure, pooled: Pooled) -> str:
     if column.key in ("memorization", "memorization_pixels") and pooled.value is not None:
         return "suspicious" if pooled.value < SUSPICIOUS else ""
     return ""
+
+
+def beaten(model: Model, column: Measure, baseline: Baseline) -> str:
+    """A flag for a figure that one Gaussian of all pixels, fitted in seconds, reaches too; "" for others.
+
+    Likelihoods are compared on the images that both were measured on, and are better where the interval of the
+    difference is; the figures themselves are compared where there is no value per image.
+    """
+    value, gaussian = model.pooled(column.key).value, gaussian_figure(baseline.reference, column.key).value
+    if column.key not in GAUSSIAN_BEATS or value is None or gaussian is None:
+        return ""
+    mine = _per_image(model, column.key)
+    if column.key == "bits_per_dim" and mine is not None and baseline.bits is not None:
+        if len(np.intersect1d(mine.rows, baseline.bits.rows)) < 2:
+            return ""
+        better = paired_difference(mine, baseline.bits).high < 0
+    else:
+        better = value < gaussian
+    return "" if better else "not better than one Gaussian"
 
 
 def spread(pooled: Pooled, write: Callable[[float], str]) -> str:
@@ -167,4 +210,7 @@ def _per_image(model: Model, metric: str) -> ImageValues | None:
 
 def _of_run(run: Run, metric: str) -> ImageValues | None:
     values, rows = run.per_image.values.get(metric), run.per_image.rows.get(TEST)
-    return None if values is None or rows is None else ImageValues(rows[: len(values)], values)
+    if values is None or rows is None:
+        return None
+    n = len(values)
+    return ImageValues(rows[:n], values, run.per_image.identity[:n])

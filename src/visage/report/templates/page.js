@@ -118,36 +118,38 @@ function explain(label, key) {
   protocol.scrollTop = 0;
 }
 
-// Enlarges a picture by whole factors.
+// Enlarges a picture by whole factors, one face of a strip by three.
 const enlarged = document.getElementById("enlarged");
 
 function enlarge(image) {
   const copy = new Image();
   copy.src = image.src;
   copy.alt = image.alt;
-  const ratio = window.devicePixelRatio || 1;
-  const factor = Math.ceil((1.6 * image.clientWidth * ratio) / image.naturalWidth);
-  copy.width = (image.naturalWidth * factor) / ratio;
+  if (image.matches(".cut")) {
+    copy.className = "cut";
+    copy.style.cssText = image.style.cssText + image.closest(".faces").style.cssText;
+    copy.style.setProperty("--side", `${3 * image.clientWidth}px`);
+  } else {
+    const ratio = window.devicePixelRatio || 1;
+    const factor = Math.ceil((1.6 * image.clientWidth * ratio) / image.naturalWidth);
+    copy.width = (image.naturalWidth * factor) / ratio;
+  }
   enlarged.replaceChildren(copy);
   enlarged.showModal();
 }
 
-function enlargeCut(cut) {
-  const copy = cut.cloneNode();
-  const faces = cut.closest(".faces");
-  copy.style.cssText += faces.style.cssText;
-  copy.style.setProperty("--side", `${3 * cut.clientWidth}px`);
-  enlarged.replaceChildren(copy);
-  enlarged.showModal();
-}
+// A picture that is not beside the page says so.
+document.addEventListener("error", (event) => {
+  if (!(event.target instanceof HTMLImageElement)) return;
+  const file = event.target.getAttribute("src");
+  event.target.replaceWith(element("div", `${event.target.alt}: ${file} is not beside this page`, "absent"));
+}, true);
 
 document.addEventListener("click", (event) => {
   const number = event.target.closest("[data-number]");
   if (number) explain(...number.dataset.number.split("|"));
-  const image = event.target.closest(".shot img");
+  const image = event.target.closest(".shot img, .face img");
   if (image) enlarge(image);
-  const cut = event.target.closest(".face .cut");
-  if (cut) enlargeCut(cut);
 });
 enlarged.addEventListener("click", () => enlarged.close());
 protocol.addEventListener("click", (event) => { if (event.target === protocol) protocol.close(); });
@@ -162,5 +164,8 @@ function unfold() {
 window.addEventListener("hashchange", unfold);
 unfold();
 
-// Paper has no clicks.
-window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+// Paper has no clicks, and does not scroll.
+window.addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details")) part.open = true;
+  for (const image of document.images) image.loading = "eager";
+});
