@@ -36,12 +36,14 @@ EVALUATE = EvaluateConfig(
     ood_images=100,
     draws=2,
     network_calls=4000,
+    least_images=16,
     samples=64,
     gallery=8,
     bootstrap=100,
     derived_images=10,
     importance_draws=2,
     quality_samples=64,
+    slow_samples=64,
     inception=None,
     seed=0,
 )
@@ -54,7 +56,7 @@ BLACK = np.zeros((2, 32, 32, 3), np.uint8)
 
 def write_run(root: Path, config: RunConfig) -> Results:
     """Write configs, the training's card, `runs/<name>` and `metrics` of a run with its initial weights."""
-    for settings in (config, EVALUATE, RuntimeConfig(device="cpu", threads=1, experiment="faces")):
+    for settings in (config, EVALUATE, RuntimeConfig(device="cpu", threads=1, deterministic=False, experiment="faces")):
         settings.save(root / "configs")
     write_json(root / "data" / "processed" / "train" / f"{config.label}.json", CARD)
 
@@ -108,7 +110,9 @@ def per_image() -> PerImage:
     """The scores of four held-out faces and of four other images."""
     low, high = np.arange(4.0), np.arange(4.0) + 2
     rows = {TEST: np.arange(4), "drawn_clothes": np.arange(4)}
-    return PerImage(rows, {TEST: {"nll": low}, "drawn_clothes": {"nll": high}}, {"recon_mse": low})
+    return PerImage(
+        rows, np.array([7, 7, -1, -1]), {TEST: {"nll": low}, "drawn_clothes": {"nll": high}}, {"recon_mse": low}
+    )
 
 
 def _write_training(folder: Path, config: RunConfig) -> None:

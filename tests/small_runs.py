@@ -8,7 +8,7 @@ from visage.data.arrays import Faces
 
 SIZE = 16
 CARD = {"train": "0f" * 32, "valid": "a1" * 32}
-RUNTIME = RuntimeConfig("cpu", 1, "tests")
+RUNTIME = RuntimeConfig("cpu", 1, False, "tests")
 TRAIN = TrainConfig(
     kimg=0.192,  # 12 steps
     batch_size=16,
@@ -25,7 +25,7 @@ TRAIN = TrainConfig(
     flip=True,
     precision="fp32",
     snapshots=3,
-    log_every=2,
+    rows=6,
 )
 AUTOENCODER = RunConfig(
     name=f"autoencoder-{SIZE}-0",
