@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from visage.errors import UserError
+from visage.measures.comparison import ImageValues
 from visage.measures.table import BY_KEY, MEASURES
 from visage.pictures import grid, save
 from visage.report import captions, images, wording
@@ -20,7 +21,7 @@ from visage.report.models import Model, models_of
 from visage.report.ood import find, sets_of
 from visage.report.plotting import Look, looks
 from visage.report.standouts import standouts
-from visage.report.table import cell, hint, spread, verdicts
+from visage.report.table import Baseline, beaten, cell, hint, spread, verdicts
 from visage.results import Enrichment, Gallery, ImageSet, PerImage, Picture, Record, TrainingCost, read, write
 
 
@@ -236,6 +237,27 @@ def test_models_are_ranked_on_the_images_that_all_have(rivals):
     assert (found["beta_vae-16"].flag, found["vae-16"].flag) == ("best", "")
     assert "100 common images" in found["beta_vae-16"].text
     assert "worse than the best, beta_vae-16: differs by 1.00" in found["vae-16"].text
+
+
+@pytest.mark.parametrize(
+    ("shift", "data", "flag"),
+    [(-0.2, "d", ""), (0.0, "d", "not better than one Gaussian"), (0.2, "d", "not better than one Gaussian"),
+     (0.2, "other", "")],
+)  # fmt: skip
+def test_a_model_is_compared_with_the_gaussian_on_the_images_that_both_were_measured_on(tmp_path, shift, data, flag):
+    """The model was measured on the hard images alone: its mean is above the Gaussian's, whatever it is worth."""
+    hard, noise = np.linspace(3, 6, 400), 0.1 * (NOISE[0][300:] - NOISE[0][300:].mean())
+    config, folder = fake_runs.configure(tmp_path, "vae-16-0"), tmp_path / "runs/vae-16-0/evaluate"
+    bits, rows = hard[300:] + shift + noise, np.arange(300, 400)
+    PerImage({"test": rows}, np.full(100, -1), {}, {"bits_per_dim": bits}).save(folder / "scores.npz")
+    records = [Record("bits_per_dim", "upper_bound", float(bits.mean()), 100)]
+    about = fake_runs.results(config, fake_runs.per_image(config))
+    write(folder / "results.json", replace(about, records=records, data_hash=data))
+    gaussian = [Record("bits_per_dim", "exact", float(hard.mean()), 400)]
+    reference = fake_runs.schema.Reference(3, 16, "d", "", "none", [ImageSet("cats", "external", 4)], 8, [], gaussian)
+    baseline = Baseline(reference, ImageValues(np.arange(400), hard, np.full(400, -1)))
+    assert bits.mean() > hard.mean()
+    assert beaten(Model((load_run("vae-16-0", tmp_path),)), BY_KEY["bits_per_dim"], baseline) == flag
 
 
 @pytest.mark.parametrize("more", [{"hashes": ("d", "other")}, {"rows": np.arange(400, 800)}])

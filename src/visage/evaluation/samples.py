@@ -56,7 +56,6 @@ class Drawn:
 class JudgedSamples:
     """What later parts need of the samples. duplicates: share of near duplicates; coverage: of the faces."""
 
-    drawn: Drawn
     duplicates: float | None
     coverage: float | None
 
@@ -118,7 +117,7 @@ def judge_samples(
     if isinstance(network, str):
         for metric in IN_FEATURES:
             recorder.missing(metric, network)
-        judged = JudgedSamples(drawn, None, None)
+        judged = JudgedSamples(None, None)
     else:
         judged = _in_features(recorder, pictures, evaluated, images, reference, network, drawn, samples)
     _in_pixels(recorder, reference, samples)
@@ -168,7 +167,7 @@ def _in_features(
     some = fake[: reference.about.compared]
     duplicates = sample_quality.near_duplicates(some, sample_quality.some_faces(real, len(some), recorder.seed))
     coverage = figures["coverage"]
-    return JudgedSamples(drawn, duplicates, None if isinstance(coverage, str) else coverage.value)
+    return JudgedSamples(duplicates, None if isinstance(coverage, str) else coverage.value)
 
 
 def _ratio(copied: Memorization | None, note: str) -> Figure | str:

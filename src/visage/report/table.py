@@ -108,7 +108,8 @@ def beaten(model: Model, column: Measure, baseline: Baseline) -> str:
     difference is; the figures themselves are compared where there is no value per image.
     """
     value, gaussian = model.pooled(column.key).value, gaussian_figure(baseline.reference, column.key).value
-    if column.key not in GAUSSIAN_BEATS or value is None or gaussian is None:
+    same = all(run.results.data_hash == baseline.reference.data_hash for run in model.runs)
+    if column.key not in GAUSSIAN_BEATS or value is None or gaussian is None or not same:
         return ""
     mine = _per_image(model, column.key)
     if column.key == "bits_per_dim" and mine is not None and baseline.bits is not None:
