@@ -8,19 +8,22 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.conftest import ROOT
 from tests.models.helpers import generator, parameters, step
 from tests.models.other_device import META, DeviceGenerator, NothingMixed, no_autocast
 from visage import params
+from visage.config import RuntimeConfig
 from visage.maths.pixels import to_float
 from visage.models import base
 from visage.models.base import Batch, Step, can
+from visage.training.devices import start_device
 from visage.training.feed import Feed
 from visage.training.loop import Training
 from visage.training.outputs import build_model
 
+CPU = torch.device("cpu")
 RECIPES = sorted(params.load(ROOT / "params.yaml").recipes)
 
 
@@ -53,9 +56,9 @@ def labels_of(model, n):
     return torch.randint(0, 2, (n, len(model.attributes)), generator=generator(4)).float()
 
 
-def training_of(config, images, steps=100):
+def training_of(config, images, steps=100, device=CPU):
     torch.manual_seed(config.seed)
-    model = build_model(config)
+    model = build_model(config).to(device)
     train = dataclasses.replace(config.train, batch_size=16, kimg=steps * 16 / 1000)  # for one fresh phase a step
     y = labels_of(model, len(images))
     feed = Feed(
@@ -64,7 +67,7 @@ def training_of(config, images, steps=100):
         batch_size=16,
         flip=True,
         seed=0,
-        device=torch.device("cpu"),
+        device=device,
         groups=model.groups(y),
     )
     return Training(model, train, feed, seed=0)
@@ -510,3 +513,60 @@ def test_a_size_works_for_everything_or_is_refused_with_a_reason_before_the_trai
     with torch.no_grad():
         found = answers(model.eval(), batch)
     assert all(x.isfinite().all() for x in tree_leaves(found))
+
+
+# --- on a GPU, where there is one
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """A CUDA device that is set up as a stage sets it up, to repeat itself."""
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    RuntimeConfig("cuda", 1, deterministic=True, experiment="tests").save()
+    yield start_device()
+    torch.set_deterministic_debug_mode("default")
+
+
+def what_it_says(model, batch):
+    """Its losses, and its answers, on the CPU; all noise is the CPU's."""
+    losses = [phase.loss(batch, step())[0].detach() for phase in model.phases()]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return tree_map(lambda x: x.cpu(), (losses, list(answers(model.eval(), batch).values())))
+
+
+def moved(batch, device):
+    return Batch(batch.x.to(device), batch.y.to(device))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_gpu_answers_as_the_cpu_does(config, recipe, batch, gpu):
+    for changes in ({}, *VARIANTS.get(recipe, ())):
+        torch.manual_seed(0)
+        model = build_model(with_few(config, **changes))
+        model.train().initialize(batch)
+        expected, found = (what_it_says(copy.deepcopy(model).to(device), moved(batch, device)) for device in (CPU, gpu))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_repeats_a_training_bit_for_bit_and_resumes_it(config, images, precision, gpu, tmp_path):
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
+
+    def weights(saved_at=None):
+        training = training_of(config, images, steps=6, device=gpu)
+        for i in range(6):
+            if i == saved_at:
+                torch.save(training.state_dict(), tmp_path / "state.pt")
+                training = training_of(config, images, steps=6, device=gpu)
+                training.load_state_dict(torch.load(tmp_path / "state.pt", map_location="cpu", weights_only=True))
+            training.iterate()
+        training.raise_if_not_finite()
+        return training.model.state_dict() | {f"ema.{k}": v for k, v in training.ema.model.state_dict().items()}
+
+    expected = weights()
+    for again in (weights(), weights(saved_at=3)):
+        assert all(torch.equal(again[name], weight) for name, weight in expected.items())

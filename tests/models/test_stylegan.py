@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.models.helpers import batch, generator, missing, step, train, uniform, unlabelled
 from visage.models import base
@@ -45,6 +46,14 @@ def chirp(*shape, phase=0):
     """Numbers that look random and are the same in every version of PyTorch."""
     k = torch.arange(math.prod(shape), dtype=torch.float64)
     return (1.5 * torch.sin(0.37 * k * k + phase)).float().reshape(shape)
+
+
+class CallCounter(TorchDispatchMode):
+    calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
 
 
 # --- Sizes and settings
@@ -304,6 +313,21 @@ def test_a_lazy_penalty_weighs_as_much_as_one_at_every_step():
     often, lazy = model(r1_every=1, path_every=1), model(r1_every=16, path_every=4)
     torch.testing.assert_close(lazy.r1(batch(8), step())[0], 16 * often.r1(batch(8), step())[0])
     torch.testing.assert_close(lazy.path_length(batch(8), step())[0], 4 * often.path_length(batch(8), step())[0])
+
+
+@pytest.mark.parametrize("penalty", ["r1", "path_length"])
+def test_penalties_take_no_more_calls_for_more_channels(penalty):
+    """PyTorch differentiates grouped convolutions twice with a call for every group: hundreds of them at full width."""
+
+    def calls(**settings):
+        m = model(**settings)
+        counter = CallCounter()
+        with counter:
+            loss, _ = getattr(m, penalty)(batch(4), step())
+            torch.autograd.grad(loss, [p for p in m.parameters() if p.requires_grad], allow_unused=True)
+        return counter.calls
+
+    assert calls(width=8, max_width=16) == calls(width=4, max_width=8) > 0
 
 
 def test_path_lengths_of_a_linear_generator(monkeypatch):

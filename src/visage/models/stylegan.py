@@ -20,7 +20,7 @@ learning rates and the minibatch's standard deviation are Karras et al. 2018 (ar
 
 Modulation and demodulation are computed in a different order than written, with the same result: x * s -> convolution
 -> * d with d_o = 1 / sqrt(sum_ik w'_oik^2 + eps), so that all images of a batch share one convolution. Before every
-halving and after every doubling there is the filter [1, 3, 3, 1] / 8 in both directions    `Blur`
+halving and after every doubling there is the filter [1, 3, 3, 1] / 8 in both directions    `blur`
 
 Where we deviate:
 
@@ -92,21 +92,15 @@ def lrelu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
-class Blur(nn.Module):
-    """The filter gain [1, 3, 3, 1] / 8 along rows and along columns, channel by channel."""
+def blur(x: Tensor, padding: int) -> Tensor:
+    """[1, 3, 3, 1] / 8 along rows and columns: (B, C, s, s) to (B, C, s', s') with s' = s + 2 padding - 3.
 
-    taps: Tensor
-
-    def __init__(self, padding: int, gain: float = 1.0) -> None:
-        super().__init__()
-        self.register_buffer("taps", gain * torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, persistent=False)
-        self.padding = padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, s, s) to (B, C, s', s') with s' = s + 2 padding - 3."""
-        c, p = x.shape[1], self.padding
-        x = F.conv2d(x, self.taps[:, None].expand(c, 1, 4, 1), padding=(p, 0), groups=c)
-        return F.conv2d(x, self.taps.expand(c, 1, 1, 4), padding=(0, p), groups=c)
+    The filter is three boxes, one after the other. A convolution of each channel for itself says the same, but PyTorch
+    takes the gradients of its gradients, as penalties need them, in one call for every channel.
+    """
+    for i in range(3):
+        x = F.avg_pool2d(x, 2, stride=1, padding=int(i < padding))
+    return x
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -140,13 +134,13 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.randn(outs, ins, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outs)) if bias else None
         self.gain, self.padding = 1 / math.sqrt(ins * kernel**2), kernel // 2
-        self.blur = Blur(self.padding + 1) if down else None
+        self.down = down
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ins, s, s) to (B, outs, s, s), or s/2."""
         weight = self.weight * self.gain
-        if self.blur is not None:
-            return F.conv2d(self.blur(x), weight, self.bias, stride=2)
+        if self.down:
+            return F.conv2d(blur(x, self.padding + 1), weight, self.bias, stride=2)
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
@@ -160,14 +154,14 @@ class StyledConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outs))
         self.strength = nn.Parameter(torch.zeros(()))
         self.gain = 1 / math.sqrt(ins * 9)
-        self.blur = Blur(1, gain=2.0) if up else None  # three of four pixels are zeros before it
+        self.up = up
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         """x: (B, ins, s, s); w: (B, latent_dim); noise: (B, 1, s', s'). Return (B, outs, s', s'), s' = s or 2s."""
         s, weight = self.affine(w), self.weight * self.gain
         x = x * s[:, :, None, None]
-        if self.blur is not None:
-            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+        if self.up:  # times 4, because three of four pixels are zeros before the blur
+            x = blur(F.conv_transpose2d(x, 4 * weight.transpose(0, 1), stride=2), 1)
         else:
             x = F.conv2d(x, weight, padding=1)
         d = torch.rsqrt(F.linear(s.square(), weight.square().sum((2, 3))) + 1e-8)
