@@ -1,6 +1,6 @@
 """The report's tables as data: table.csv and curves.csv."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,11 @@ import pandas as pd
 
 from visage.files import replacing
 from visage.measures.table import Measure
-from visage.report.figures import Key, Pooled, figure_of
+from visage.report.figures import Figure, Key, Pooled, figure_of, gaussian_figure
 from visage.report.load import Run
+from visage.report.ood import gaussian_label
 from visage.report.table import COLUMNS
+from visage.results import Reference
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
@@ -19,22 +21,34 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def figures_frame(runs: Sequence[Run]) -> pd.DataFrame:
+def figures_frame(runs: Sequence[Run], references: Mapping[int, Reference]) -> pd.DataFrame:
     """The figures, a row per run, at full precision, empty where undefined; named as in metrics/*.json.
 
-    Beside them the kind of bits/dim and the interval of the AUROC.
+    Beside them the kinds of bits/dim and of the AUROC, and the AUROC's interval. The last rows, which have no recipe,
+    are those of the Gaussian that models are compared with, one for each size in `references`.
     """
-    return pd.DataFrame([_row(run) for run in runs])
+    rows = [_row(run) for run in runs]
+    return pd.DataFrame([*rows, *(_gaussian_row(size, reference) for size, reference in references.items())])
 
 
 def _row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.name, "label": run.config.label, "recipe": run.config.recipe}
     row |= {"size": run.config.size, "seed": run.config.seed, "scale": run.config.scale}
+    return row | _figures(lambda metric: figure_of(run, Key(metric)))
+
+
+def _gaussian_row(size: int, reference: Reference) -> dict[str, Any]:
+    name = gaussian_label(size)
+    return {"run": name, "label": name, "size": size} | _figures(lambda metric: gaussian_figure(reference, metric))
+
+
+def _figures(find: Callable[[str], Figure]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
     for column in COLUMNS:
-        figure = figure_of(run, Key(column.key))
+        figure = find(column.key)
         row[_name(column)] = figure.value
-        if column.key == "bits_per_dim":
-            row["bits_per_dim_kind"] = figure.kind
+        if column.key in {"bits_per_dim", "auroc"}:
+            row[f"{_name(column)}_kind"] = figure.kind
         if column.key == "auroc":
             row["ood_auroc_low"], row["ood_auroc_high"] = figure.ci95 or (None, None)
             row["ood_inverted"] = Pooled([figure]).inverted

@@ -39,8 +39,10 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
     card, models = load_card(root), models_of(runs)
     look, tests = looks(models), tests_of(runs)
     pages, provenance, copier = [], Provenance(), Copier(out)
+    references: dict[int, Reference] = {}
     for size in sorted({model.config.size for model in models}):
-        reference = load_reference(size, root)
+        if reference := load_reference(size, root):
+            references[size] = reference
         of_size = [model for model in models if model.config.size == size]
         page = size_page(
             size,
@@ -57,7 +59,7 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
         pages.append(page)
     for drawing in (drawing for page in pages for drawing in page.drawings):
         drawing.save(out / "plots")
-    write_csv(out / "table.csv", figures_frame(runs))
+    write_csv(out / "table.csv", figures_frame(runs, references))
     write_csv(out / "curves.csv", curves_frame(runs))
     text = (
         _environment()
