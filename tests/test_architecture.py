@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "train_run": {"tracking", "training", "inference", "models.base", "data", "weights", "plain"},
     "evaluate_run": {"tracking", "evaluation", "training", "plain"},
     "stage": {"plain"},
+    "pipeline": {"pipeline", "report", "stage", "plain"},
     "documentation": {"params", "models.base", "report", "training.outputs", "plain"},
 }
 """Room (a package, or a module of its own) -> what it may import; imports flow down only."""

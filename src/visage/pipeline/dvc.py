@@ -1,0 +1,65 @@
+"""What is asked of DVC, each time by a command of its own."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from visage.errors import UserError
+
+LINE = re.compile(r'^"([^"]+)"(?: -> "([^"]+)")?;$', re.MULTILINE)
+"""Of `dvc dag --dot`: a stage, or a stage and one that reads its outputs."""
+
+
+def command(*words: str) -> list[str]:
+    """`dvc ...` by the Python that runs now; it waits where another DVC holds the project's lock."""
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", *words]
+
+
+def repro(stage: str) -> list[str]:
+    """The command that runs one stage, if it is out of date, and none of those before it."""
+    return command("repro", "--single-item", stage)
+
+
+def needs(root: Path) -> dict[str, set[str]]:
+    """The stages, and for each of them the stages whose outputs it reads.
+
+    Raises:
+        UserError: DVC cannot read the pipeline.
+    """
+    found: dict[str, set[str]] = {}
+    for stage, reader in LINE.findall(_ask(root, "dag", "--dot")):
+        found.setdefault(stage, set())
+        if reader:
+            found.setdefault(reader, set()).add(stage)
+    return found
+
+
+def out_of_date(root: Path) -> set[str]:
+    """The stages whose code, settings, inputs or outputs have changed, as they are now.
+
+    Raises:
+        UserError: DVC cannot read the pipeline.
+    """
+    return set(json.loads(_ask(root, "status", "--json")))
+
+
+def _ask(root: Path, *words: str) -> str:
+    done = subprocess.run(command("--quiet", *words), cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc {' '.join(words)}` failed: {last_error(done.stderr)}")
+    return done.stdout
+
+
+def last_error(text: str) -> str:
+    """What went wrong, from the output of a stage and of DVC: the line that a stage ends with, or else DVC's."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    errors = [line for line in lines if line.lower().startswith("error: ")]
+    return next(iter(errors or [line for line in reversed(lines) if line]), "it said nothing")
+
+
+def stages_that_ran(text: str) -> Sequence[str]:
+    """The stages that a `dvc repro` with this output ran."""
+    return re.findall(r"^Running stage '([^']+)':", text, re.MULTILINE)

@@ -1,0 +1,59 @@
+import pytest
+
+from visage.pipeline.plan import Plan
+
+NEEDS = {
+    "data": set(),
+    "train@long": {"data"},
+    "train@short": {"data"},
+    "train@middle": {"data"},
+    "evaluate@long": {"train@long", "data"},
+    "evaluate@short": {"train@short", "data"},
+    "evaluate@middle": {"train@middle", "data"},
+}
+SECONDS = {"train@long": 90, "train@short": 10, "train@middle": 30}
+
+
+def order(plan, fail=()):
+    """The stages in the order in which one worker runs them."""
+    ran = []
+    while ready := plan.ready():
+        plan.started.add(ready[0])
+        (plan.failed if ready[0] in fail else plan.done).add(ready[0])
+        ran.append(ready[0])
+    return ran
+
+
+def test_a_model_is_measured_before_the_next_is_trained_the_quickest_first_and_then_the_longest():
+    assert order(Plan(NEEDS, SECONDS)) == [
+        "data",
+        *("train@short", "evaluate@short"),
+        *("train@long", "evaluate@long"),
+        *("train@middle", "evaluate@middle"),
+    ]
+
+
+def test_what_a_failed_stage_does_not_concern_still_runs():
+    plan = Plan(NEEDS, SECONDS)
+    assert "evaluate@long" not in order(plan, fail={"train@long"})
+    assert plan.blocked() == ["evaluate@long"]
+    assert plan.done == NEEDS.keys() - {"train@long", "evaluate@long"}
+
+
+def test_a_failure_blocks_all_that_need_it_through_others():
+    plan = Plan({"a": set(), "b": {"a"}, "c": {"b"}, "d": set()}, {})
+    assert order(plan, fail={"a"}) == ["a", "d"]
+    assert plan.blocked() == ["b", "c"]
+
+
+def test_needs_outside_of_the_plan_count_as_done():
+    assert Plan({"b": {"a"}}, {}).ready() == ["b"]
+
+
+def test_time_left_is_stretched_by_what_stages_really_took():
+    plan = Plan({"a": set(), "b": set(), "c": set()}, {"a": 10, "b": 20, "c": 40})
+    assert plan.left({}) == 70
+    plan.started |= {"a", "b"}
+    plan.done.add("a")
+    plan.took("a", 20)
+    assert plan.left({"b": 15}) == pytest.approx((40 - 15) + 80)
