@@ -6,13 +6,15 @@ from visage.attribute_network import make_attribute_networks
 from visage.config import AttributeNetworkConfig
 from visage.data.arrays import PROCESSED
 from visage.files import write_json
+from visage.metrics import FIGURES
 from visage.stage import run_stage
 from visage.training.devices import start_device
 
 
 def main() -> None:
     config, out = AttributeNetworkConfig.load(), Path("data/attribute_network")
-    write_json(Path("metrics/attribute_network.json"), make_attribute_networks(config, PROCESSED, out, start_device()))
+    figures = make_attribute_networks(config, PROCESSED, out, start_device())
+    write_json(out / FIGURES, figures)
 
 
 if __name__ == "__main__":

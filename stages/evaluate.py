@@ -1,4 +1,4 @@
-"""One training: runs/<name>/train and data/reference -> runs/<name>/evaluate and metrics/<name>.json."""
+"""One training: runs/<name>/train and data/reference -> runs/<name>/evaluate, its cost, and metrics/<name>.json."""
 
 import sys
 from pathlib import Path
@@ -15,10 +15,10 @@ from visage.training.devices import start_device
 def main() -> None:
     if len(sys.argv) != 2:
         raise UserError("usage: python stages/evaluate.py <name>, such as vae-32-0")
-    start_device()
+    device = start_device()
     config = RunConfig.load(sys.argv[1])
     card = read_json(PROCESSED / "train" / f"{config.label}.json")
-    evaluate_run(config, card, EvaluateConfig.load(), RuntimeConfig.load(), Path.cwd())
+    evaluate_run(config, card, EvaluateConfig.load(), device, RuntimeConfig.load().experiment, Path.cwd())
 
 
 if __name__ == "__main__":

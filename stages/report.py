@@ -1,17 +1,19 @@
-"""runs/, metrics/ and data/reference/ -> report/: the page, its tables and its plots."""
+"""runs/ and data/ -> metrics/, the plain figures; and report/: the page, its tables and its plots."""
 
 from pathlib import Path
 
 from visage.config import ReportConfig
 from visage.files import replacing_folder
+from visage.metrics import publish
 from visage.report.page import build_report
 from visage.stage import run_stage
 
 
 def main() -> None:
-    root = Path.cwd()
+    root, runs = Path.cwd(), ReportConfig.load().runs
+    publish(root, runs)
     with replacing_folder(root / "report") as out:
-        build_report(ReportConfig.load().runs, root, out)
+        build_report(runs, root, out)
     print("open report/index.html")
 
 

@@ -1,4 +1,4 @@
-"""One training: configs/<name>.json and data/processed -> runs/<name>/train. Killed at any moment, it can go on."""
+"""One training: configs/<name>.json and data/processed -> runs/<name>/train, its cost. Killed, it can go on."""
 
 import sys
 from pathlib import Path
@@ -15,12 +15,12 @@ from visage.training.devices import start_device
 def main() -> None:
     if len(sys.argv) != 2:
         raise UserError("usage: python stages/train.py <name>, such as vae-32-0")
-    start_device()
+    device = start_device()
     config = RunConfig.load(sys.argv[1])
     card = read_json(PROCESSED / "train" / f"{config.label}.json")
     train, valid = load_faces("train", config.size), load_faces("valid", config.size)
     refuse_large_batches([RunConfig.load(name) for name in ReportConfig.load().runs], train)
-    train_run(config, card, RuntimeConfig.load(), train, valid, Path.cwd())
+    train_run(config, card, device, RuntimeConfig.load().experiment, train, valid, Path.cwd())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Trainings that take a second: configs, and the images they are trained on."""
 
 import numpy as np
+import torch
 
 from tests.small_models import make_images
 from visage.config import RunConfig, RuntimeConfig, TrainConfig
@@ -9,6 +10,8 @@ from visage.data.arrays import Faces
 SIZE = 16
 CARD = {"train": "0f" * 32, "valid": "a1" * 32}
 RUNTIME = RuntimeConfig("cpu", 1, False, "tests")
+WHERE = (torch.device("cpu"), "tests")
+"""The device and the MLflow experiment, for `train_run` and `evaluate_run`."""
 TRAIN = TrainConfig(
     kimg=0.192,  # 12 steps
     batch_size=16,

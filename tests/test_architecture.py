@@ -19,9 +19,12 @@ PLAIN = {
     "visage.data.card",
     "visage.errors",
     "visage.files",
+    "visage.machine",
     "visage.measures.table",
+    "visage.metrics",
     "visage.pictures",
     "visage.results",
+    "visage.scratch",
 }
 """Plain data, for all rooms but the mathematics."""
 MAY_IMPORT = {

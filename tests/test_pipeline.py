@@ -197,6 +197,38 @@ def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
     assert stages_run(call(project, "dvc", "repro")) == set()
 
 
+def elsewhere(project: Path, folder: Path) -> Path:
+    """A clone of the project as it was before anything ran: without results, without dvc.lock."""
+    call(folder.parent, "git", "clone", "-q", str(project), folder.name)
+    call(folder, "git", "checkout", "-q", "HEAD~1")
+    assert not (folder / "dvc.lock").exists()
+    return folder
+
+
+def published(project: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(project)): path.read_bytes() for path in (project / "metrics").rglob("*.json")}
+
+
+def test_a_clone_with_the_same_cache_runs_nothing_again(project, tmp_path):
+    """As on the nodes of a cluster, each of which has a clone of its own, and which share a folder for the cache."""
+    clone = elsewhere(project, tmp_path / "clone")
+    call(clone, "dvc", "cache", "dir", "--local", str(project / ".dvc" / "cache"))
+    assert stages_run(call(clone, "dvc", "repro")) == {"configure", "report"}
+    assert published(clone) == published(project)
+
+
+def test_a_clone_on_another_machine_pulls_what_has_been_pushed_and_runs_nothing_again(project, tmp_path):
+    call(project, "dvc", "remote", "add", "--local", "-d", "far", str(tmp_path / "remote"))
+    call(project, "dvc", "push", "--run-cache")
+    clone = elsewhere(project, tmp_path / "clone")
+    call(clone, "dvc", "remote", "add", "--local", "-d", "far", str(tmp_path / "remote"))
+    assert stages_run(call(clone, "dvc", "repro", "--pull")) == {"configure", "report"}
+    assert published(clone) == published(project)
+    assert (clone / "report" / "index.html").is_file()
+    restored = {path.name for path in (clone / "runs" / NAMES[0] / "train").iterdir()}
+    assert restored == {path.name for path in (project / "runs" / NAMES[0] / "train").iterdir()}
+
+
 def test_a_mistake_stops_everything_at_once_and_costs_nothing(project):
     before = (project / "configs" / "beta_vae-16-0.json").read_bytes()
     change(project, {"recipes.beta_vae.demo.train.kimg": -1})

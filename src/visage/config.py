@@ -5,11 +5,13 @@ These are plain records; `visage.params` checks `params.yaml` and fills them.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator
 
 from visage.files import Strict, read_typed, write_json
 
@@ -136,15 +138,24 @@ class EvaluateConfig(StageConfig):
     seed: int
 
 
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"must be auto, cpu, mps, cuda, or one GPU of several, such as cuda:1, got {name!r}")
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig(StageConfig):
     """Where and how to run: nothing here changes what is computed, but for the rounding of sums, and for the random
     numbers that a training draws, which differ between kinds of device.
+
+    device: auto, cpu, mps, cuda, or one GPU of several, such as cuda:1.
+    threads: of a stage; 0 = one on a CPU, an equal share of the cores for each GPU.
     """
 
     FILE: ClassVar[str] = "runtime.json"
 
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Annotated[str, AfterValidator(_device)]
     threads: Annotated[int, Ge(0)]
     deterministic: bool
     experiment: str

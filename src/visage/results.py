@@ -7,9 +7,9 @@ Layout of a project's results:
     runs/<run>/evaluate/scores.npz      `PerImage`, of the model's scores
     data/reference/<size>/results.json  `Reference`: what depends on no model
     data/reference/<size>/scores.npz    `PerImage`, of the statistics that need no model
-    metrics/<run>.json                  `Results.metrics`: plain figures for `dvc metrics` and MLflow
-    metrics/cost/train/<run>.json       `TrainingCost`
-    metrics/cost/evaluate/<run>.json    `EvaluationCost`
+    runs/<run>/cost/train.json          `TrainingCost`, apart from the training's outputs, since no two are the same
+    runs/<run>/cost/evaluate.json       `EvaluationCost`
+    metrics/                            the plain figures and the costs, for git: `visage.metrics`
 
 This module imports no PyTorch and knows no model. Titles, units and explanations of the figures are not here but
 in `visage.measures.table`, so that a changed word measures nothing again.
@@ -422,6 +422,11 @@ class PerImage:
 # --- reading and writing ----------------------------------------------------------------------------------------------
 
 AGAIN = "run `dvc repro` again"
+
+
+def cost_file(root: Path, name: str, stage: Literal["train", "evaluate"]) -> Path:
+    """Where a run's `TrainingCost` or `EvaluationCost` is, below the project's root."""
+    return root / "runs" / name / "cost" / f"{stage}.json"
 
 
 def write(path: Path, value: Strict) -> None:

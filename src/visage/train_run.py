@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from visage.config import RunConfig, RuntimeConfig
+from visage.config import RunConfig
 from visage.data.arrays import Faces
+from visage.data.disk import naming_a_full_disk
 from visage.errors import UserError
 from visage.files import replacing_folder
 from visage.inference.flops import flops_per_iteration
@@ -21,10 +22,11 @@ from visage.inference.preview import preview
 from visage.inference.validation import validation_bits_per_dim
 from visage.models.base import GenerativeModel, build, find
 from visage.results import Training as TrainingRecord
-from visage.results import TrainingCost, read, write
+from visage.results import TrainingCost, cost_file, read, write
+from visage.scratch import scratch_folder
 from visage.tracking import Tracker
 from visage.training.checkpoint import Checkpoint
-from visage.training.devices import choose_device, footprint
+from visage.training.devices import footprint
 from visage.training.feed import Feed, shortage
 from visage.training.loop import Training, run
 from visage.training.outputs import build_model, load_trained, save_samples, write_outputs
@@ -34,6 +36,7 @@ COUNTED_IMAGES = 4
 """The images of which operations are counted: few, so that this takes less memory than the training did."""
 FIRST_STAGE = "first_stage"
 """The folder of a run's outputs, and the prefix of its curves, that hold the training of its first stage."""
+COST = "cost.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,76 +93,87 @@ def _groups(config: RunConfig, train: Faces) -> torch.Tensor | None:
 
 
 def train_run(
-    config: RunConfig, card: dict[str, Any], runtime: RuntimeConfig, train: Faces, valid: Faces, root: Path
+    config: RunConfig,
+    card: dict[str, Any],
+    device: torch.device,
+    experiment: str,
+    train: Faces,
+    valid: Faces,
+    root: Path,
 ) -> None:
-    """Train one run to the end, continuing where an earlier attempt stopped, and write `runs/<name>/train`.
+    """Train one run to the end, continuing where an earlier attempt stopped; write `runs/<name>/train` and its cost.
 
     A run that works in the latents of another model trains that first stage before its own training, unless the very
     same training (config, code and data) is finished already: as a run of this project, or in an earlier attempt.
 
     card: the data card of the run's training, part of what identifies it.
-    root: the project's root; the checkpoint of an unfinished training lives under DVC_ROOT, which is the same folder
-        except in DVC's temporary copies, and survives them.
+    experiment: the name of the MLflow experiment.
+    root: the project's root; the checkpoint of a training lives under DVC_ROOT, which is the same folder except in
+        DVC's temporary copies, and survives them.
 
     Raises:
-        UserError: no such device, an unreachable MLflow server, a training that diverges, a full disk.
+        UserError: an unreachable MLflow server, a training that diverges, a full disk.
     """
-    device = choose_device(runtime.device)
     home = Path(os.environ.get("DVC_ROOT", root))
     with (
-        Checkpoint(_scratch(home, config, card)) as checkpoint,
-        Tracker.open(config, card, root=home, experiment=runtime.experiment, mode="train") as tracker,
+        Checkpoint(scratch_folder(home, config, card)) as checkpoint,
+        Tracker.open(config, card, root=home, experiment=experiment, mode="train") as tracker,
     ):
         job = _Job(card, train, valid, device, root, home, tracker)
-        first = _first_stage(job, config.first_stage) if config.first_stage else None
+        _finish(job, config, checkpoint)
         out = root / "runs" / config.name / "train"
-        cost = _train(job, config, checkpoint, out, first)
-        write(root / "metrics" / "cost" / "train" / f"{config.name}.json", cost)
+        with naming_a_full_disk(out), replacing_folder(out) as folder:
+            shutil.copytree(checkpoint.finished / "train", folder, dirs_exist_ok=True)
+        cost = read(checkpoint.finished / COST, TrainingCost)
+        write(cost_file(root, config.name, "train"), cost)
         tracker.finish_training(out, cost)
-        checkpoint.remove()
 
 
-def _scratch(home: Path, config: RunConfig, card: dict[str, Any]) -> Path:
-    """Where the unfinished training of this config on this data is kept."""
-    return home / ".scratch" / f"{config.name}-{config.key(card)[:16]}"
+def _finish(job: _Job, config: RunConfig, checkpoint: Checkpoint, prefix: str = "") -> None:
+    """Have the outputs and the cost of a training in `checkpoint.finished`, from an earlier attempt or from now on.
+
+    prefix: before the names of curves in MLflow.
+    """
+    if checkpoint.finished.is_dir():
+        tqdm.write(f"{config.name}: was finished before")
+        return
+    first = checkpoint.folder / FIRST_STAGE if config.first_stage else None
+    if config.first_stage and first and not first.is_dir():
+        with naming_a_full_disk(first), replacing_folder(first) as folder:
+            _copy_first_stage(job, config.first_stage, folder)
+    with naming_a_full_disk(checkpoint.finished), replacing_folder(checkpoint.finished) as folder:
+        write(folder / COST, _train(job, config, checkpoint, folder / "train", first, prefix))
+    checkpoint.forget_progress()
 
 
-def _first_stage(job: _Job, config: RunConfig) -> tuple[Path, TrainingCost | None]:
-    """The outputs of a finished training of the first stage, and what it cost where that is known."""
-    key = config.key(job.card)
-    kept = job.home / ".scratch" / "first_stages" / f"{config.name}-{key[:16]}"
-    own_run = job.root / "runs" / config.name / "train"
-    with Checkpoint(_scratch(job.home, config, job.card), wait=True) as checkpoint:
-        for folder, cost_file in (
-            (kept / "train", kept / "cost.json"),
-            (own_run, job.root / "metrics" / "cost" / "train" / f"{config.name}.json"),
-        ):
-            if (folder / "run.json").is_file() and read(folder / "run.json", TrainingRecord).key == key:
-                return folder, read(cost_file, TrainingCost) if cost_file.is_file() else None
-        cost = _train(job, config, checkpoint, kept / "train", None, prefix=f"{FIRST_STAGE}/")
-        write(kept / "cost.json", cost)
-        checkpoint.remove()
-        return kept / "train", cost
+def _copy_first_stage(job: _Job, config: RunConfig, folder: Path) -> None:
+    """Copy the outputs of a finished training of the first stage, and its cost where that is known, into a folder."""
+    with Checkpoint(scratch_folder(job.home, config, job.card)) as checkpoint:
+        own_run = job.root / "runs" / config.name / "train"
+        if (own_run / "run.json").is_file() and read(own_run / "run.json", TrainingRecord).key == config.key(job.card):
+            outputs, cost = own_run, cost_file(job.root, config.name, "train")
+        else:
+            _finish(job, config, checkpoint, prefix=f"{FIRST_STAGE}/")
+            outputs, cost = checkpoint.finished / "train", checkpoint.finished / COST
+        shutil.copytree(outputs, folder / "train")
+        if cost.is_file():
+            shutil.copyfile(cost, folder / COST)
 
 
 def _train(
-    job: _Job,
-    config: RunConfig,
-    checkpoint: Checkpoint,
-    out: Path,
-    first: tuple[Path, TrainingCost | None] | None,
-    prefix: str = "",
+    job: _Job, config: RunConfig, checkpoint: Checkpoint, out: Path, first: Path | None, prefix: str
 ) -> TrainingCost:
     """Train to the end, write the outputs, and say what it cost.
 
-    first: outputs and cost of the first stage. prefix: before the names of curves in MLflow.
+    first: the folder with the outputs and the cost of the first stage. prefix: before the names of curves in MLflow.
     """
     if job.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(job.device)  # a first stage was trained before, perhaps
     torch.manual_seed(config.seed)
-    model = _model(job, config, first)
-    feed = _feed(job, config, model)
-    training = Training(model, config.train, feed, seed=config.seed)
+    trained = load_trained(first / "train", config.first_stage) if first and config.first_stage else None
+    model = build(config.model, config.settings, config.size, trained)
+    model = model.to(job.device).to(memory_format=torch.channels_last)
+    training = Training(model, config.train, _feed(job, config, model), seed=config.seed)
     outcome = run(
         training,
         checkpoint,
@@ -170,18 +184,17 @@ def _train(
         sample=lambda averaged: preview(averaged, job.valid, config.seed, job.device),
         title=config.name,
     )
-    first_folder, first_cost = first or (None, None)
-    with replacing_folder(out) as folder:
-        write_outputs(folder, config, config.key(job.card), training, outcome, checkpoint.folder)
-        if first_folder is not None:
-            shutil.copytree(first_folder, folder / FIRST_STAGE)
+    out.mkdir()
+    write_outputs(out, config, config.key(job.card), training, outcome, checkpoint.folder)
+    if first is not None:
+        shutil.copytree(first / "train", out / FIRST_STAGE)
     measured = footprint(job.device, config.train.precision)  # before anything else takes memory
     return TrainingCost(
         seconds=round(outcome.log.seconds, 1),
         images_per_second=round(training.images_shown / outcome.log.seconds, 1),
         footprint=measured,
         train_pflop=_pflop(training),
-        first_stage=first_cost,
+        first_stage=read(first / COST, TrainingCost) if first and (first / COST).is_file() else None,
     )
 
 
@@ -194,12 +207,6 @@ def _pflop(training: Training) -> float | None:
         tqdm.write(f"the operations of this training were not counted ({type(error).__name__}: {error})")
         return None
     return float(f"{per_image * training.config.batch_size * training.step / 1e15:.4g}")
-
-
-def _model(job: _Job, config: RunConfig, first: tuple[Path, TrainingCost | None] | None) -> GenerativeModel:
-    trained = load_trained(first[0], config.first_stage) if first and config.first_stage else None
-    model = build(config.model, config.settings, config.size, trained)
-    return model.to(job.device).to(memory_format=torch.channels_last)
 
 
 def _feed(job: _Job, config: RunConfig, model: GenerativeModel) -> Feed:

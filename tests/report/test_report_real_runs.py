@@ -8,7 +8,7 @@ import torch
 from html_page import Page, heatmap
 
 from tests.small_data import SETTINGS, write_data
-from tests.small_runs import AUTOENCODER, CARD, LATENT_DIFFUSION, RUNTIME, faces
+from tests.small_runs import AUTOENCODER, CARD, LATENT_DIFFUSION, WHERE, faces
 from visage.evaluate_run import evaluate_run
 from visage.evaluation.ood import SLOW_LIKELIHOOD
 from visage.measures.table import SETS
@@ -38,13 +38,13 @@ def root(tmp_path_factory):
     write_data(root / "data")
     for config in (DDPM, BROKEN):
         config.save(root / "configs")
-        train_run(config, CARD, RUNTIME, faces(32, 1), faces(8, 2), root)
+        train_run(config, CARD, *WHERE, faces(32, 1), faces(8, 2), root)
     file = root / "runs" / BROKEN.name / "train" / "model.safetensors"
     weights = load_weights(file)
     next(iter(weights.values())).view(-1)[0] = torch.nan
     save_weights(file, weights)
     for config in (DDPM, BROKEN):
-        evaluate_run(config, CARD, SETTINGS, RUNTIME, root)
+        evaluate_run(config, CARD, SETTINGS, *WHERE, root)
     build_report([DDPM.name, BROKEN.name], root, root / "report")
     return root
 

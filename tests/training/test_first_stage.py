@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.small_runs import AUTOENCODER, CARD, LATENT_DIFFUSION, RUNTIME, faces
+from tests.small_runs import AUTOENCODER, CARD, LATENT_DIFFUSION, WHERE, faces
 from visage.errors import UserError
-from visage.results import Training, TrainingCost, read
+from visage.results import Training, TrainingCost, cost_file, read
 from visage.train_run import train_run
 from visage.weights import load_weights
 
@@ -20,7 +20,7 @@ def train(capsys, tmp_path):
 
     def call(config, card=CARD, root=tmp_path):
         capsys.readouterr()
-        train_run(config, card, RUNTIME, faces(64, 1), faces(20, 2), root)
+        train_run(config, card, *WHERE, faces(64, 1), faces(20, 2), root)
         shown = capsys.readouterr().err
         return sorted((name for name in (FIRST, SECOND) if f"{name}: " in shown), key=shown.index)
 
@@ -36,7 +36,7 @@ def out(root, name=SECOND):
 
 
 def cost(root, name=SECOND):
-    return read(root / "metrics" / "cost" / "train" / f"{name}.json", TrainingCost)
+    return read(cost_file(root, name, "train"), TrainingCost)
 
 
 def test_the_first_stage_is_trained_inside_and_kept_with_the_run(train, tmp_path):
@@ -96,7 +96,7 @@ def test_a_finished_run_of_another_key_is_not(train, tmp_path):
 def test_the_cost_of_a_finished_run_may_be_unknown(train, tmp_path):
     """As in a clone that has the run's outputs from DVC's cache, and no figures of cost."""
     train(AUTOENCODER)
-    (tmp_path / "metrics" / "cost" / "train" / f"{FIRST}.json").unlink()
+    cost_file(tmp_path, FIRST, "train").unlink()
     train(LATENT_DIFFUSION)
     assert cost(tmp_path).first_stage is None
 

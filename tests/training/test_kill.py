@@ -11,7 +11,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tests.small_runs import CARD, LATENT_DIFFUSION, RUNTIME, faces
+from tests.small_runs import CARD, LATENT_DIFFUSION, WHERE, faces
 from visage.train_run import train_run
 from visage.training import checkpoint, loop
 
@@ -23,7 +23,7 @@ def deadly(self):
     if type(self.model).__module__.endswith(f".{deadly_model}") and self.step == deadly_step:
         os.kill(os.getpid(), signal.SIGKILL)
 loop.Training.iterate = deadly
-train_run(LATENT_DIFFUSION, CARD, RUNTIME, faces(64, 1), faces(20, 2), root)
+train_run(LATENT_DIFFUSION, CARD, *WHERE, faces(64, 1), faces(20, 2), root)
 """
 
 

@@ -2,6 +2,8 @@ import dataclasses
 import math
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -177,9 +179,22 @@ def test_divergence_names_the_step_and_saves_nothing_bad(make, tmp_path):
     assert not (tmp_path / "s" / "checkpoint.pt").exists()
 
 
-def test_two_trainings_of_one_run_are_refused(tmp_path):
-    with Checkpoint(tmp_path / "s"), pytest.raises(UserError, match="another process"), Checkpoint(tmp_path / "s"):
-        pass
+def test_two_trainings_of_one_run_take_turns(tmp_path, capsys):
+    seen = []
+
+    def second():
+        with Checkpoint(tmp_path / "s") as checkpoint:
+            seen.append(checkpoint.load(CPU))
+
+    thread = threading.Thread(target=second)
+    with Checkpoint(tmp_path / "s") as checkpoint:
+        thread.start()
+        while "another process" not in capsys.readouterr().out:
+            time.sleep(0.01)
+        assert not seen
+        checkpoint.save({"a": 1})
+    thread.join()
+    assert seen == [{"a": 1}]
 
 
 def test_a_damaged_checkpoint_is_named(make, tmp_path):

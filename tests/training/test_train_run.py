@@ -10,14 +10,14 @@ import torch
 
 from tests.conftest import ROOT
 from tests.small_data import write_processed
-from tests.small_runs import AUTOENCODER, CARD, LATENT_DIFFUSION, RUNTIME, SIZE, faces
+from tests.small_runs import AUTOENCODER, CARD, LATENT_DIFFUSION, RUNTIME, SIZE, WHERE, faces
 from visage import train_run as module
 from visage.config import ReportConfig
 from visage.errors import UserError
 from visage.files import write_json
 from visage.inference.flops import flops_per_iteration
 from visage.models.base import Batch
-from visage.results import TrainingCost, read
+from visage.results import TrainingCost, cost_file, read
 from visage.train_run import refuse_large_batches, train_run
 from visage.training.outputs import build_model
 
@@ -64,8 +64,8 @@ def test_the_first_training_refuses_for_all_runs(tmp_path, monkeypatch):
 
 
 def trained_cost(root):
-    train_run(AUTOENCODER, CARD, RUNTIME, faces(64, 1), faces(20, 2), root)
-    return read(root / "metrics" / "cost" / "train" / f"{AUTOENCODER.name}.json", TrainingCost)
+    train_run(AUTOENCODER, CARD, *WHERE, faces(64, 1), faces(20, 2), root)
+    return read(cost_file(root, AUTOENCODER.name, "train"), TrainingCost)
 
 
 def test_operations_are_those_of_all_steps_and_whole_batches(tmp_path):

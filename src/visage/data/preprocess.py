@@ -37,6 +37,7 @@ from visage.data.disk import naming_a_full_disk
 from visage.data.raw import Raw, RawSet
 from visage.errors import UserError
 from visage.files import replacing_folder, write_json
+from visage.machine import cores
 
 BLOCK = 64
 """Images that a thread holds at a time."""
@@ -156,17 +157,12 @@ def _in_threads(work: Callable[[Block], Block], blocks: Sequence[Block]) -> Iter
     """Work on blocks on all cores, one thread of PyTorch's in each."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(_cores(), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield from pool.map(work, blocks)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fill(block: Block, files: Files, read: Callable[[str], bytes], config: PreprocessConfig) -> Block:

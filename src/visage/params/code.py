@@ -14,10 +14,13 @@ PLUMBING = frozenset(
         "visage.data.card",
         "visage.errors",
         "visage.files",
+        "visage.machine",
         "visage.measures.table",
+        "visage.metrics",
         "visage.params",
         "visage.pictures",
         "visage.results",
+        "visage.scratch",
         "visage.stage",
         "visage.tracking",
     }

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +18,11 @@ PERCENT = re.compile(rb"(\d{1,3})%\|")
 
 @dataclass
 class Job:
-    """A stage that runs. log: all that it prints. slot: its number among those that run at once, from 0."""
+    """A stage that runs. log: all that it prints."""
 
     stage: str
     process: "subprocess.Popen[bytes]"
     log: Path
-    slot: int
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -50,7 +49,7 @@ class Job:
             os.killpg(self.process.pid, how)
 
 
-def start(stage: str, command: Sequence[str], root: Path, slot: int, environment: Mapping[str, str]) -> Job:
+def start(stage: str, command: Sequence[str], root: Path) -> Job:
     """Start a stage; its output goes to `.scratch/logs`."""
     log = root / ".scratch" / "logs" / f"{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +57,9 @@ def start(stage: str, command: Sequence[str], root: Path, slot: int, environment
         process = subprocess.Popen(
             command,
             cwd=root,
-            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,  # Ctrl-C reaches it through `Job.stop` alone, once
         )
-    return Job(stage, process, log, slot)
+    return Job(stage, process, log)

@@ -1,52 +1,43 @@
-"""How many stages this machine can run at once, and on what."""
+"""How many stages this machine can run at once."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from visage.config import CONFIGS, RuntimeConfig
 from visage.errors import UserError
+from visage.machine import cores
 
 
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def gpus() -> list[str]:
-    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+def gpus() -> int:
+    """The number of CUDA devices that this process may use."""
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in named.split(",") if name.strip()]
+        return sum(bool(name.strip()) for name in named.split(","))
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        return [str(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:  # no driver, or no GPU
-        return []
+        return 0
 
 
-def environment(slot: int, devices: list[str]) -> Mapping[str, str]:
-    """What a stage in a slot is told: the GPU that is its own."""
-    return {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
-
-
-def slots(root: Path, wanted: int, devices: list[str]) -> int:
+def slots(root: Path, wanted: int, devices: int) -> int:
     """How many stages run at once, by what `configure` has written last.
 
     wanted: 0 = one for each GPU, or as many as the cores have threads for.
+    devices: GPUs; each stage takes one for itself (`visage.training.gpus`).
 
     Raises:
         UserError: more are wanted than the cores have threads for; each would be many times slower.
     """
     runtime = RuntimeConfig.load(root / CONFIGS) if (root / CONFIGS / RuntimeConfig.FILE).is_file() else None
     if devices and not (runtime and runtime.device == "cpu"):
-        return wanted or len(devices)
-    threads = (runtime.threads or cores()) if runtime else 1
+        return wanted or devices
+    threads = (runtime.threads if runtime else 0) or 1
     most = max(1, cores() // threads)
     if wanted > most:
         raise UserError(
             f"{wanted} stages at once with runtime.threads {threads} on {cores()} cores would wait for each other: "
-            "set runtime.threads in params.yaml to 1, or lower the number of jobs"
+            "lower runtime.threads in params.yaml, or the number of jobs"
         )
     return wanted or most

@@ -14,7 +14,7 @@ from visage.files import read_json
 from visage.pipeline import dvc
 from visage.pipeline.display import Display, clock
 from visage.pipeline.jobs import Job, start
-from visage.pipeline.machine import environment, slots
+from visage.pipeline.machine import slots
 from visage.pipeline.plan import Plan
 
 POLL_SECONDS = 0.2
@@ -26,10 +26,10 @@ PREVIEW = "preview/index.html"
 class Runner:
     """Runs the stages of a project.
 
-    jobs: stages at once, 0 = as `machine.slots` finds right. devices: GPUs to share among them, none for the CPU.
+    jobs: stages at once, 0 = as `machine.slots` finds right. devices: the number of GPUs.
     """
 
-    def __init__(self, root: Path, jobs: int, devices: list[str]) -> None:
+    def __init__(self, root: Path, jobs: int, devices: int) -> None:
         self.root, self.jobs, self.devices = root, jobs, devices
         needs = dvc.needs(root)
         self.last = [stage for stage in needs if not any(stage in needed for needed in needs.values())]
@@ -73,10 +73,9 @@ class Runner:
                 self.plan.started.add(stage)
                 self.plan.done.add(stage)
                 self.display.ended += 1
-            elif len(self.running) < (at_once := slots(self.root, self.jobs, self.devices)):
+            elif len(self.running) < slots(self.root, self.jobs, self.devices):
                 self.plan.started.add(stage)
-                slot = next(i for i in range(at_once) if i not in {job.slot for job in self.running})
-                self.running.append(start(stage, dvc.repro(stage), self.root, slot, environment(slot, self.devices)))
+                self.running.append(start(stage, dvc.repro(stage), self.root))
                 return  # the order of the others may be another one now
 
     def _collect(self) -> None:

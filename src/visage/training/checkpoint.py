@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from visage.errors import UserError
 from visage.files import replacing
@@ -20,31 +21,28 @@ COST = 50.0
 
 
 class Checkpoint:
-    """A folder with one file, `checkpoint.pt`, under a lock: two trainings of one run cannot mix.
+    """A folder with the state of one training, under a lock: two trainings of one run take turns.
 
-    It lives outside of what DVC manages, because DVC deletes a stage's outputs before it runs the stage. Used as a
-    context manager that holds the lock.
-
-    wait: for another process that holds the lock, instead of failing.
-
-    Raises (on entering):
-        UserError: another process trains this run.
+    It lives outside of what DVC manages, because DVC deletes a stage's outputs before it runs the stage. While the
+    training goes on the folder holds `checkpoint.pt`; when it has ended, its outputs in `finished`, until DVC has
+    recorded those in their own place. Used as a context manager that holds the lock.
     """
 
-    def __init__(self, folder: Path, *, wait: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "checkpoint.pt"
-        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=-1 if wait else 0)
+        self.finished = folder / "finished"
+        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"))
         self._next = time.monotonic() + EVERY_SECONDS
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            tqdm.write(f"waiting for another process that trains this run (it holds {self._lock.lock_file})")
             self._lock.acquire()
-        except Timeout as error:
-            raise UserError(
-                f"another process is training this run (it holds {self._lock.lock_file}): wait for it, or stop it"
-            ) from error
+        self.folder.mkdir(exist_ok=True)
         return self
 
     def __exit__(
@@ -85,6 +83,14 @@ class Checkpoint:
             raise UserError(f"{self.path} cannot be read, it is damaged: delete it to train from the start") from error
         return state
 
+    def forget_progress(self) -> None:
+        """Delete all but what has been finished."""
+        for path in self.folder.iterdir():
+            if path.is_dir() and path != self.finished:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_file():
+                path.unlink()
+
     def remove(self) -> None:
-        """Forget it: the training is finished and its outputs are in place."""
+        """Delete the folder: the outputs are in their own place, and DVC knows them."""
         shutil.rmtree(self.folder, ignore_errors=True)

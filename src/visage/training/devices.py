@@ -6,18 +6,21 @@ import resource
 from collections.abc import Sequence
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from visage.config import Precision, RuntimeConfig
 from visage.errors import UserError
+from visage.machine import cores
 from visage.results import Footprint
+from visage.training.gpus import take_free
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """`train.precision` -> what convolutions and matrix products of a training are computed in."""
 
 
 def start_device() -> torch.device:
-    """Set up PyTorch for this process as configs/runtime.json says, and choose its device.
+    """Set up PyTorch for this process as configs/runtime.json says, and take its device: of several GPUs a free one.
 
     Products of float32 are computed in float32 everywhere. By default, convolutions on Ampere and later GPUs round
     their inputs to TF32, 10 bits, which moves the log-likelihoods of deep flows by nats. bf16, where a training asks
@@ -27,18 +30,24 @@ def start_device() -> torch.device:
         UserError: the file is missing, or there is no such device.
     """
     runtime = RuntimeConfig.load()
-    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    device = choose_device(runtime.device)
+    if device.type == "cuda":
+        if runtime.device in ("auto", "cuda"):  # any of them
+            gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+            device = torch.device("cuda", take_free([str(gpu.uuid) for gpu in gpus]))
+        torch.cuda.set_device(device)
+    use_threads(runtime.threads or thread_share(device))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = not runtime.deterministic  # the fastest convolutions, which differ from run to run
     # what `use_deterministic_algorithms` sets, without its import of the compiler, which takes 5 seconds
     torch.set_deterministic_debug_mode("error" if runtime.deterministic else "default")
     if runtime.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads it when CUDA starts, and repeats its sums
-    return choose_device(runtime.device)
+    return device
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device to compute on; "auto" takes CUDA, else Apple's MPS, else the CPU.
+    """The device to compute on, without taking it; "auto" is CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         UserError: the device that was asked for is not there.
@@ -46,12 +55,32 @@ def choose_device(wanted: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, found in there.items() if found))
-    if not there[wanted]:
+    device = torch.device(wanted)
+    if not there[device.type] or (device.index is not None and device.index >= torch.cuda.device_count()):
         raise UserError(
             f"params.yaml: runtime.device is {wanted}, but PyTorch {torch.__version__} finds no such device here: "
             "set it to auto or cpu, or check the driver"
         )
-    return torch.device(wanted)
+    return device
+
+
+def thread_share(device: torch.device) -> int:
+    """The threads that suit a stage beside others: one on a CPU, where the others are on its other cores.
+
+    Threads that share the work of one small network wait for each other at every layer. Where another process has one
+    of their cores they wait for that too, and two such trainings on two cores are ten times slower than one. For each
+    GPU there is an equal share of the cores.
+    """
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 1
+    return 1 if device.type == "cpu" else max(1, cores() // gpus)
+
+
+def use_threads(count: int) -> None:
+    """Let this process compute with so many threads, in PyTorch and in the libraries below NumPy and scikit-learn."""
+    torch.set_num_threads(count)
+    threadpool_limits(count)  # those that are loaded
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(count)  # those that are still to come
 
 
 def random_states(device: torch.device) -> list[Tensor]:

@@ -1,0 +1,8 @@
+"""What of this machine may be used."""
+
+import os
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
