@@ -21,8 +21,8 @@ help: ## show this list
 install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock
 	$(UV) sync --locked --quiet --compile-bytecode
 
-repro: install ## train, measure and compare everything that is out of date
-	$(UV) run --locked dvc repro
+repro: install ## train, measure and compare everything that is out of date; JOBS=n: stages at once
+	$(UV) run --locked python -m visage.pipeline
 	@echo
 	@echo "The report:         report/index.html  (open it in a browser)"
 	@echo "All runs in MLflow: make ui"

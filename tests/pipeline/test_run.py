@@ -178,6 +178,21 @@ def test_a_signal_ends_the_stages_gently_and_what_was_done_is_kept(make, how):
     assert "data" in lock(project)["stages"]
 
 
+def test_stages_that_outlive_a_killed_runner_are_waited_for_and_not_run_again(make):
+    project = make(seconds=6)
+    process = begin(project)
+    end = time.monotonic() + 60
+    while sum(what == "start" for _, what, _ in times(project)) < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    status, _, err = go(project)
+    assert status == 0, err
+    assert "waiting for a stage that another DVC runs here" in err
+    started = [stage for _, what, stage in times(project) if what == "start"]
+    assert sorted(started) == sorted(NEEDS)
+
+
 def test_a_project_that_dvc_cannot_read_is_an_error_in_one_line(make):
     project = make()
     (project / "dvc.yaml").write_text("stages: [")

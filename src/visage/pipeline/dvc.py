@@ -4,11 +4,15 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from visage.errors import UserError
 
+BUSY = "is busy, it is being blocked by"
+"""What DVC says of a stage's files while another DVC runs the stage."""
+BUSY_SECONDS = 2.0
 LINE = re.compile(r'^"([^"]+)"(?: -> "([^"]+)")?;$', re.MULTILINE)
 """Of `dvc dag --dot`: a stage, or a stage and one that reads its outputs."""
 
@@ -40,6 +44,9 @@ def needs(root: Path) -> dict[str, set[str]]:
 def out_of_date(root: Path) -> set[str]:
     """The stages whose code, settings, inputs or outputs have changed, as they are now.
 
+    DVC does not say while a stage runs. Where one does, perhaps because an earlier call was killed and its stages were
+    not, this waits for it.
+
     Raises:
         UserError: DVC cannot read the pipeline.
     """
@@ -47,10 +54,17 @@ def out_of_date(root: Path) -> set[str]:
 
 
 def _ask(root: Path, *words: str) -> str:
-    done = subprocess.run(command("--quiet", *words), cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`dvc {' '.join(words)}` failed: {last_error(done.stderr)}")
-    return done.stdout
+    waiting = False
+    while True:
+        done = subprocess.run(command("--quiet", *words), cwd=root, capture_output=True, text=True, check=False)
+        if not done.returncode:
+            return done.stdout
+        if BUSY not in done.stderr:
+            raise UserError(f"`dvc {' '.join(words)}` failed: {last_error(done.stderr)}")
+        if not waiting:
+            print("waiting for a stage that another DVC runs here", file=sys.stderr, flush=True)
+            waiting = True
+        time.sleep(BUSY_SECONDS)
 
 
 def last_error(text: str) -> str:

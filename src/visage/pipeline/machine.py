@@ -28,14 +28,14 @@ def slots(root: Path, wanted: int, devices: int) -> int:
     devices: GPUs; each stage takes one for itself (`visage.training.gpus`).
 
     Raises:
-        UserError: more are wanted than the cores have threads for; each would be many times slower.
+        UserError: more are wanted than the cores have room for threads; each would be many times slower.
     """
     runtime = RuntimeConfig.load(root / CONFIGS) if (root / CONFIGS / RuntimeConfig.FILE).is_file() else None
     if devices and not (runtime and runtime.device == "cpu"):
         return wanted or devices
     threads = (runtime.threads if runtime else 0) or 1
     most = max(1, cores() // threads)
-    if wanted > most:
+    if wanted > most and threads > 1:  # stages of one thread share a core without loss
         raise UserError(
             f"{wanted} stages at once with runtime.threads {threads} on {cores()} cores would wait for each other: "
             "lower runtime.threads in params.yaml, or the number of jobs"
