@@ -19,15 +19,17 @@ from visage.files import replacing_folder
 from visage.inference.flops import flops_per_iteration
 from visage.inference.preview import preview
 from visage.inference.validation import validation_bits_per_dim
+from visage.maths.ranks import here
 from visage.models.base import GenerativeModel, build, find
 from visage.results import Training as TrainingRecord
 from visage.results import TrainingCost, read, write
 from visage.tracking import Tracker
 from visage.training.checkpoint import Checkpoint
 from visage.training.devices import choose_device, footprint
-from visage.training.feed import Feed, shortage
+from visage.training.feed import Feed, shortage, uneven
 from visage.training.loop import Training, run
 from visage.training.outputs import build_model, load_trained, save_samples, write_outputs
+from visage.training.ranks import told
 
 VALIDATION_IMAGES = 512
 COUNTED_IMAGES = 4
@@ -81,6 +83,18 @@ def refuse_large_batches(configs: Sequence[RunConfig], train: Faces) -> None:
         raise UserError(f"params.yaml: {reasons}: lower train.batch_size, or use more images")
 
 
+def refuse_uneven_batches(configs: Sequence[RunConfig], train: Faces, devices: int) -> None:
+    """Refuse every run whose batches cannot be shared out to so many devices, likewise.
+
+    Raises:
+        UserError: there are such runs; all of them are named.
+    """
+    stages = [stage for config in configs for stage in (config, config.first_stage) if stage and devices > 1]
+    misfits = {stage.label: uneven(stage.train.batch_size, _groups(stage, train), devices) for stage in stages}
+    if reasons := "; ".join(f"{label}: {misfit}" for label, misfit in misfits.items() if misfit):
+        raise UserError(f"params.yaml: {reasons}")
+
+
 def _groups(config: RunConfig, train: Faces) -> torch.Tensor | None:
     """The group of each training image; only models that have groups are built for it."""
     if find(config.model).groups is GenerativeModel.groups:
@@ -97,6 +111,8 @@ def train_run(
     A run that works in the latents of another model trains that first stage before its own training, unless the very
     same training (config, code and data) is finished already: as a run of this project, or in an earlier attempt.
 
+    Where a training has several ranks, all of them call this; the first one alone writes and logs.
+
     card: the data card of the run's training, part of what identifies it.
     root: the project's root; the checkpoint of an unfinished training lives under DVC_ROOT, which is the same folder
         except in DVC's temporary copies, and survives them.
@@ -106,6 +122,9 @@ def train_run(
     """
     device = choose_device(runtime.device)
     home = Path(os.environ.get("DVC_ROOT", root))
+    if not here().first:
+        _assist(_Job(card, train, valid, device, root, home, Tracker(None)), config)
+        return
     with (
         Checkpoint(_scratch(home, config, card)) as checkpoint,
         Tracker.open(config, card, root=home, experiment=runtime.experiment, mode="train") as tracker,
@@ -124,6 +143,29 @@ def _scratch(home: Path, config: RunConfig, card: dict[str, Any]) -> Path:
     return home / ".scratch" / f"{config.name}-{config.key(card)[:16]}"
 
 
+def _assist(job: _Job, config: RunConfig) -> None:
+    """What every rank but the first does in a run: its part of each training, with nothing to show for it."""
+    first: Path | None = None
+    if config.first_stage and (first := told(None)) is None:
+        _compute(job, config.first_stage, None)
+        first = told(None)
+    _compute(job, config, first)
+
+
+def _compute(job: _Job, config: RunConfig, first: Path | None) -> None:
+    """Train with the first rank, from its checkpoint if there is one."""
+    checkpoint = Checkpoint(_scratch(job.home, config, job.card))
+    nothing = _Observer(checkpoint.folder, job.tracker, "")
+    run(
+        _training(job, config, first),
+        checkpoint,
+        nothing,
+        validate=lambda averaged: None,
+        sample=lambda averaged: None,
+        title=config.name,
+    )
+
+
 def _first_stage(job: _Job, config: RunConfig) -> tuple[Path, TrainingCost | None]:
     """The outputs of a finished training of the first stage, and what it cost where that is known."""
     key = config.key(job.card)
@@ -135,10 +177,13 @@ def _first_stage(job: _Job, config: RunConfig) -> tuple[Path, TrainingCost | Non
             (own_run, job.root / "metrics" / "cost" / "train" / f"{config.name}.json"),
         ):
             if (folder / "run.json").is_file() and read(folder / "run.json", TrainingRecord).key == key:
+                told(folder)
                 return folder, read(cost_file, TrainingCost) if cost_file.is_file() else None
+        told(None)
         cost = _train(job, config, checkpoint, kept / "train", None, prefix=f"{FIRST_STAGE}/")
         write(kept / "cost.json", cost)
         checkpoint.remove()
+        told(kept / "train")
         return kept / "train", cost
 
 
@@ -156,10 +201,8 @@ def _train(
     """
     if job.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(job.device)  # a first stage was trained before, perhaps
-    torch.manual_seed(config.seed)
-    model = _model(job, config, first)
-    feed = _feed(job, config, model)
-    training = Training(model, config.train, feed, seed=config.seed)
+    first_folder, first_cost = first or (None, None)
+    training = _training(job, config, first_folder)
     outcome = run(
         training,
         checkpoint,
@@ -170,7 +213,6 @@ def _train(
         sample=lambda averaged: preview(averaged, job.valid, config.seed, job.device),
         title=config.name,
     )
-    first_folder, first_cost = first or (None, None)
     with replacing_folder(out) as folder:
         write_outputs(folder, config, config.key(job.card), training, outcome, checkpoint.folder)
         if first_folder is not None:
@@ -196,8 +238,15 @@ def _pflop(training: Training) -> float | None:
     return float(f"{per_image * training.config.batch_size * training.step / 1e15:.4g}")
 
 
-def _model(job: _Job, config: RunConfig, first: tuple[Path, TrainingCost | None] | None) -> GenerativeModel:
-    trained = load_trained(first[0], config.first_stage) if first and config.first_stage else None
+def _training(job: _Job, config: RunConfig, first: Path | None) -> Training:
+    """A new training. first: the outputs of its first stage."""
+    torch.manual_seed(config.seed)
+    model = _model(job, config, first)
+    return Training(model, config.train, _feed(job, config, model), seed=config.seed)
+
+
+def _model(job: _Job, config: RunConfig, first: Path | None) -> GenerativeModel:
+    trained = load_trained(first, config.first_stage) if first and config.first_stage else None
     model = build(config.model, config.settings, config.size, trained)
     return model.to(job.device).to(memory_format=torch.channels_last)
 
