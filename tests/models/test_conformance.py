@@ -4,8 +4,6 @@ import copy
 import dataclasses
 import inspect
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -58,16 +56,16 @@ def labels_of(model, n):
     return torch.randint(0, 2, (n, len(model.attributes)), generator=generator(4)).float()
 
 
-def training_of(config, images, steps=100, device=CPU):
+def training_of(config, images, steps=100, device=CPU, batch_size=16):
     torch.manual_seed(config.seed)
     model = build_model(config).to(device)
-    shown = 16 * sum(phase.fresh and phase.span[0] == 0 for phase in model.phases())  # images in a step
-    train = dataclasses.replace(config.train, batch_size=16, kimg=steps * shown / 1000)
+    shown = batch_size * sum(phase.fresh and phase.span[0] == 0 for phase in model.phases())  # images in a step
+    train = dataclasses.replace(config.train, batch_size=batch_size, kimg=steps * shown / 1000)
     y = labels_of(model, len(images))
     feed = Feed(
         images,
         y.numpy().astype(np.uint8),
-        batch_size=16,
+        batch_size=batch_size,
         flip=True,
         seed=0,
         device=device,
@@ -516,48 +514,6 @@ def test_a_size_works_for_everything_or_is_refused_with_a_reason_before_the_trai
     with torch.no_grad():
         found = answers(model.eval(), batch)
     assert all(x.isfinite().all() for x in tree_leaves(found))
-
-
-# --- in several processes
-
-
-COUPLED = {
-    "stylegan": {"path_every": 2, "r1_every": 2, "mixing": 0.9},
-    "cyclegan": {"history": 5},
-    "vq_vae": {"restart_below": 0.9, "autoencoder_share": 0.5},
-}
-"""Settings under which four steps lead through everything that couples the images of a batch."""
-
-
-@pytest.fixture(scope="module")
-def in_processes(run_config, images, tmp_path_factory):
-    """What `two_ranks` finds for every recipe: by one process alone, and by each of two ranks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    np.save(folder / "images.npy", images)
-    for recipe in RECIPES:
-        config = run_config(recipe)
-        without_dropout = {name: 0.0 for name in config.settings if name.endswith("dropout")}
-        with_few(config, **without_dropout, **COUPLED.get(recipe, {})).save(folder)
-    command = [sys.executable, "-m", "tests.models.two_ranks", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{name}.pt") for name in ("alone", "rank_0", "rank_1")]
-
-
-def test_two_ranks_train_as_one_process_does(recipe, in_processes):
-    weights, row = in_processes[0][recipe]
-    for rank in in_processes[1:]:
-        shared_weights, shared_row = rank[recipe]["whole"]
-        torch.testing.assert_close(shared_weights, weights, rtol=1e-9, atol=1e-9)
-        assert shared_row == pytest.approx(row, rel=1e-6, abs=1e-9)  # means over the ranks are rounded to float32
-
-
-def test_ranks_hold_the_same_weights_and_resume_bit_for_bit(recipe, in_processes):
-    weights, row = in_processes[1][recipe]["whole"]
-    for found in (in_processes[2][recipe]["whole"], *(rank[recipe]["resumed"] for rank in in_processes[1:])):
-        assert found[1] == row
-        assert found[0].keys() == weights.keys()
-        assert [name for name, weight in weights.items() if not torch.equal(found[0][name], weight)] == []
 
 
 # --- on a GPU, where there is one
