@@ -26,22 +26,30 @@ def gpus() -> list[str]:
         return []
 
 
-def environment(slot: int, devices: list[str]) -> Mapping[str, str]:
-    """What a stage in a slot is told: the GPU that is its own."""
-    return {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
+def environment(slot: int, devices: list[str], each: int) -> Mapping[str, str]:
+    """What a stage in a slot is told: the `each` GPUs that are its own, or all where there are not so many."""
+    if not devices:
+        return {}
+    first = slot % max(1, len(devices) // each) * each
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices[first : first + each])}
+
+
+def devices_each(root: Path) -> int:
+    """The GPUs that a training takes, by what `configure` has written last."""
+    return RuntimeConfig.load(root / CONFIGS).devices if (root / CONFIGS / RuntimeConfig.FILE).is_file() else 1
 
 
 def slots(root: Path, wanted: int, devices: list[str]) -> int:
     """How many stages run at once, by what `configure` has written last.
 
-    wanted: 0 = one for each GPU, or as many as the cores have threads for.
+    wanted: 0 = as many as there are GPUs for, or as many as the cores have threads for.
 
     Raises:
         UserError: more are wanted than the cores have threads for; each would be many times slower.
     """
     runtime = RuntimeConfig.load(root / CONFIGS) if (root / CONFIGS / RuntimeConfig.FILE).is_file() else None
     if devices and not (runtime and runtime.device == "cpu"):
-        return wanted or len(devices)
+        return wanted or max(1, len(devices) // runtime.devices if runtime else len(devices))
     threads = (runtime.threads or cores()) if runtime else 1
     most = max(1, cores() // threads)
     if wanted > most:

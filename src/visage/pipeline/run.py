@@ -14,7 +14,7 @@ from visage.files import read_json
 from visage.pipeline import dvc
 from visage.pipeline.display import Display, clock
 from visage.pipeline.jobs import Job, start
-from visage.pipeline.machine import environment, slots
+from visage.pipeline.machine import devices_each, environment, slots
 from visage.pipeline.plan import Plan
 
 POLL_SECONDS = 0.2
@@ -76,7 +76,8 @@ class Runner:
             elif len(self.running) < (at_once := slots(self.root, self.jobs, self.devices)):
                 self.plan.started.add(stage)
                 slot = next(i for i in range(at_once) if i not in {job.slot for job in self.running})
-                self.running.append(start(stage, dvc.repro(stage), self.root, slot, environment(slot, self.devices)))
+                gpus = environment(slot, self.devices, devices_each(self.root))
+                self.running.append(start(stage, dvc.repro(stage), self.root, slot, gpus))
                 return  # the order of the others may be another one now
 
     def _collect(self) -> None:
