@@ -7,6 +7,7 @@ from visage.files import replacing_folder
 from visage.params import load, resolve, write_configs
 from visage.stage import run_stage
 from visage.training.devices import choose_device
+from visage.training.processes import refuse_devices
 
 
 def main() -> None:
@@ -14,7 +15,8 @@ def main() -> None:
     runs = resolve(params, source=Path("src"))
     with replacing_folder(CONFIGS) as folder:
         write_configs(params, runs, folder, root=Path())
-        choose_device(RuntimeConfig.load(folder).device)  # before hours of work, not after
+        runtime = RuntimeConfig.load(folder)
+        refuse_devices(runtime.devices, choose_device(runtime.device))  # before hours of work, not after
     print(f"{len(runs)} runs at scale {params.scale}: {', '.join(run.name for run in runs)}")
 
 

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "report": {"report", "measures", "plain"},
     "tracking": {"tracking", "training.outputs", "weights", "plain"},
     "params": {"params", "training.plan", "models.base", "data", "plain"},
-    "train_run": {"tracking", "training", "inference", "models.base", "data", "weights", "plain"},
+    "train_run": {"tracking", "training", "inference", "models.base", "maths", "data", "weights", "plain"},
     "evaluate_run": {"tracking", "evaluation", "training", "plain"},
     "stage": {"plain"},
     "pipeline": {"pipeline", "report", "stage", "plain"},

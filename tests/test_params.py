@@ -179,6 +179,7 @@ def runs_for(key, value):
         ("attribute_network.kimg", 0, ["attribute_network", "kimg", "greater than 0"]),
         ("attribute_network.epochs", 3, ["attribute_network", "epochs", "unknown"]),
         ("runtime.device", "gpu", ["runtime", "device", "cuda"]),
+        ("runtime.devices", 0, ["runtime", "devices", "greater than or equal to 1"]),
     ],
 )
 def test_mistakes_are_one_line_that_names_them(raw, configure, key, value, words):

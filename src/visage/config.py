@@ -159,6 +159,7 @@ class RuntimeConfig(StageConfig):
     threads: Annotated[int, Ge(0)]
     deterministic: bool
     experiment: str
+    devices: Annotated[int, Ge(1)] = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from visage.files import replacing_folder
 from visage.inference.flops import flops_per_iteration
 from visage.inference.preview import preview
 from visage.inference.validation import validation_bits_per_dim
+from visage.maths.ranks import here
 from visage.models.base import GenerativeModel, build, find
 from visage.results import Training as TrainingRecord
 from visage.results import TrainingCost, cost_file, read, write
@@ -27,9 +28,10 @@ from visage.scratch import scratch_folder
 from visage.tracking import Tracker
 from visage.training.checkpoint import Checkpoint
 from visage.training.devices import footprint
-from visage.training.feed import Feed, shortage
+from visage.training.feed import Feed, shortage, uneven
 from visage.training.loop import Training, run
 from visage.training.outputs import build_model, load_trained, save_samples, write_outputs
+from visage.training.ranks import told
 
 VALIDATION_IMAGES = 512
 COUNTED_IMAGES = 4
@@ -84,6 +86,18 @@ def refuse_large_batches(configs: Sequence[RunConfig], train: Faces) -> None:
         raise UserError(f"params.yaml: {reasons}: lower train.batch_size, or use more images")
 
 
+def refuse_uneven_batches(configs: Sequence[RunConfig], train: Faces, devices: int) -> None:
+    """Refuse every run whose batches cannot be shared out to so many devices, likewise.
+
+    Raises:
+        UserError: there are such runs; all of them are named.
+    """
+    stages = [stage for config in configs for stage in (config, config.first_stage) if stage and devices > 1]
+    misfits = {stage.label: uneven(stage.train.batch_size, _groups(stage, train), devices) for stage in stages}
+    if reasons := "; ".join(f"{label}: {misfit}" for label, misfit in misfits.items() if misfit):
+        raise UserError(f"params.yaml: {reasons}")
+
+
 def _groups(config: RunConfig, train: Faces) -> torch.Tensor | None:
     """The group of each training image; only models that have groups are built for it."""
     if find(config.model).groups is GenerativeModel.groups:
@@ -106,6 +120,8 @@ def train_run(
     A run that works in the latents of another model trains that first stage before its own training, unless the very
     same training (config, code and data) is finished already: as a run of this project, or in an earlier attempt.
 
+    Where a training has several ranks, all of them call this; the first one alone decides, writes and logs.
+
     card: the data card of the run's training, part of what identifies it.
     experiment: the name of the MLflow experiment.
     root: the project's root; the checkpoint of a training lives under DVC_ROOT, which is the same folder except in
@@ -115,18 +131,37 @@ def train_run(
         UserError: an unreachable MLflow server, a training that diverges, a full disk.
     """
     home = Path(os.environ.get("DVC_ROOT", root))
+    if not here().first:
+        _assist(_Job(card, train, valid, device, root, home, Tracker(None)))
+        return
     with (
         Checkpoint(scratch_folder(home, config, card)) as checkpoint,
         Tracker.open(config, card, root=home, experiment=experiment, mode="train") as tracker,
     ):
         job = _Job(card, train, valid, device, root, home, tracker)
         _finish(job, config, checkpoint)
+        told(None)  # there is no more to train
         out = root / "runs" / config.name / "train"
         with naming_a_full_disk(out), replacing_folder(out) as folder:
             shutil.copytree(checkpoint.finished / "train", folder, dirs_exist_ok=True)
         cost = read(checkpoint.finished / COST, TrainingCost)
         write(cost_file(root, config.name, "train"), cost)
         tracker.finish_training(out, cost)
+
+
+def _assist(job: _Job) -> None:
+    """What every rank but the first does in a run: its part of each training, with nothing to show for it."""
+    while work := told(None):
+        config, first = work
+        checkpoint = Checkpoint(scratch_folder(job.home, config, job.card))
+        run(
+            _training(job, config, first),
+            checkpoint,
+            _Observer(checkpoint.folder, job.tracker, ""),
+            validate=lambda averaged: None,
+            sample=lambda averaged: None,
+            title=config.name,
+        )
 
 
 def _finish(job: _Job, config: RunConfig, checkpoint: Checkpoint, prefix: str = "") -> None:
@@ -169,11 +204,8 @@ def _train(
     """
     if job.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(job.device)  # a first stage was trained before, perhaps
-    torch.manual_seed(config.seed)
-    trained = load_trained(first / "train", config.first_stage) if first and config.first_stage else None
-    model = build(config.model, config.settings, config.size, trained)
-    model = model.to(job.device).to(memory_format=torch.channels_last)
-    training = Training(model, config.train, _feed(job, config, model), seed=config.seed)
+    told((config, first))
+    training = _training(job, config, first)
     outcome = run(
         training,
         checkpoint,
@@ -207,6 +239,15 @@ def _pflop(training: Training) -> float | None:
         tqdm.write(f"the operations of this training were not counted ({type(error).__name__}: {error})")
         return None
     return float(f"{per_image * training.config.batch_size * training.step / 1e15:.4g}")
+
+
+def _training(job: _Job, config: RunConfig, first: Path | None) -> Training:
+    """A new training. first: as in `_train`."""
+    torch.manual_seed(config.seed)
+    trained = load_trained(first / "train", config.first_stage) if first and config.first_stage else None
+    model = build(config.model, config.settings, config.size, trained)
+    model = model.to(job.device).to(memory_format=torch.channels_last)
+    return Training(model, config.train, _feed(job, config, model), seed=config.seed)
 
 
 def _feed(job: _Job, config: RunConfig, model: GenerativeModel) -> Feed:

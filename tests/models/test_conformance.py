@@ -56,15 +56,16 @@ def labels_of(model, n):
     return torch.randint(0, 2, (n, len(model.attributes)), generator=generator(4)).float()
 
 
-def training_of(config, images, steps=100, device=CPU):
+def training_of(config, images, steps=100, device=CPU, batch_size=16):
     torch.manual_seed(config.seed)
     model = build_model(config).to(device)
-    train = dataclasses.replace(config.train, batch_size=16, kimg=steps * 16 / 1000)  # for one fresh phase a step
+    shown = batch_size * sum(phase.fresh and phase.span[0] == 0 for phase in model.phases())  # images in a step
+    train = dataclasses.replace(config.train, batch_size=batch_size, kimg=steps * shown / 1000)
     y = labels_of(model, len(images))
     feed = Feed(
         images,
         y.numpy().astype(np.uint8),
-        batch_size=16,
+        batch_size=batch_size,
         flip=True,
         seed=0,
         device=device,

@@ -12,8 +12,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from visage.training.gpus import take_free
-folder, seconds, *uuids = sys.argv[1:]
-print(take_free(uuids, Path(folder)), flush=True)
+folder, count, *uuids = sys.argv[1:]
+print(*take_free(uuids, int(count), Path(folder)), flush=True)
 sys.stdin.readline()
 """
 
@@ -23,8 +23,8 @@ def take(tmp_path):
     """A function that starts a process which takes one of some GPUs and keeps it until it is told to end."""
     started = []
 
-    def start(*uuids):
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "locks"), "0", *uuids]
+    def start(*uuids, count=1):
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "locks"), str(count), *uuids]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         started.append(subprocess.Popen(command, text=True, **pipes))
         return started[-1]
@@ -51,7 +51,7 @@ def test_a_stage_waits_for_a_gpu_and_has_it_when_another_ends(take, end):
     first = take("GPU-a")
     assert first.stdout.readline() == "0\n"
     second = take("GPU-a")
-    assert "other stages use all 1 GPUs" in second.stderr.readline()
+    assert "waiting for 1 of 1 GPUs" in second.stderr.readline()
     assert second.poll() is None
     if end == "kill":
         first.kill()
@@ -62,5 +62,23 @@ def test_a_stage_waits_for_a_gpu_and_has_it_when_another_ends(take, end):
     assert time.monotonic() - started < 10
 
 
-def test_a_process_that_asks_again_has_the_same_gpu(tmp_path):
-    assert take_free(["GPU-x", "GPU-y"], tmp_path) == take_free(["GPU-x", "GPU-y"], tmp_path) == 0
+def test_two_that_want_several_do_not_wait_for_each_other_with_some_in_hand(take):
+    one = take("GPU-a")
+    assert one.stdout.readline() == "0\n"
+    both = [take("GPU-a", "GPU-b", count=2) for _ in range(2)]
+    for process in both:
+        assert "waiting for 2 of 2 GPUs" in process.stderr.readline()
+    other = take("GPU-a", "GPU-b")
+    assert other.stdout.readline() == "1\n"  # none of those that wait holds it for long
+    for process in (one, other):
+        process.kill()
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=60)[0] for process in both]
+    assert ended == ["0 1\n", "0 1\n"]
+
+
+def test_a_process_that_asks_again_has_the_same_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("visage.training.gpus._held", {})
+    assert take_free(["GPU-x", "GPU-y"], 1, tmp_path) == take_free(["GPU-x", "GPU-y"], 1, tmp_path) == [0]

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from visage.maths import noise
+from visage.maths import noise, ranks
 from visage.models.base import NO_DENSITY, Batch, GenerativeModel, Phase, Step
 
 
@@ -191,7 +191,7 @@ class BiGAN(GenerativeModel):
         encoded, generated = self.discriminator(batch.x, codes), self.discriminator(images, z)
         loss = F.softplus(encoded).mean() + F.softplus(-generated).mean()
         # codes should become like draws of N(0, I), with spread 1: near 0 they collapse, far above 1 they explode
-        spread = codes.detach().std(0).mean()
+        spread = ranks.gather(codes.detach()).std(0).mean()
         return loss, beliefs(encoded, generated) | {"code_std": spread, "code_mean": codes.detach().mean()}
 
     def z(self, batch: Batch, step: Step) -> Tensor:

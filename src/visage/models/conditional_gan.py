@@ -217,8 +217,7 @@ class ConditionalGAN(GenerativeModel):
     def inputs(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
         """G's inputs: a code for each image of the batch, and the batch's rows of attributes as signs, shuffled."""
         z = noise.normal((len(batch.x), self.config.latent_dim), step.generator, batch.x.device)
-        order = torch.randperm(len(batch.y), generator=step.generator, device=step.generator.device)
-        return z, signs(batch.y[order.to(batch.y.device)])
+        return z, signs(noise.shuffled(batch.y, step.generator))
 
     # Capabilities
 

@@ -35,7 +35,7 @@ import torch
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from visage.maths import noise
+from visage.maths import noise, ranks
 from visage.models.base import (
     NO_DENSITY,
     Batch,
@@ -195,13 +195,14 @@ class History(nn.Module):
         Until the history is full, images are stored and returned. After that, with probability 1/2 an image replaces a
         random stored one, which is returned in its place; otherwise the image itself is returned.
         """
-        length, n, device = len(self.images), len(new), new.device
-        if length == 0:
+        if (length := len(self.images)) == 0:
             return new
+        new = ranks.gather(new)
+        n, device = len(new), new.device
         order = self.count + torch.arange(n, device=device)
         room = order < length  # for these images the history is not yet full
-        place = torch.where(room, order, noise.integers(0, length, n, generator, device))
-        swap = noise.uniform((n,), generator, device) < 0.5
+        place = torch.where(room, order, noise.integers(0, length, n, generator, device, whole=True))
+        swap = noise.uniform((n,), generator, device, whole=True) < 0.5
         given = []
         # one after the other, since an image may meet one of its own batch; on the device, which nothing waits for
         for image, at, is_free, is_swapped in zip(torch.split(new, 1), torch.split(place, 1), room, swap, strict=True):
@@ -209,7 +210,7 @@ class History(nn.Module):
             self.images.index_copy_(0, at, torch.where(is_free | is_swapped, image, stored))
             given.append(torch.where(is_swapped & ~is_free, stored, image))
         self.count.add_(n).clamp_(max=length)
-        return torch.cat(given)
+        return ranks.part(torch.cat(given))
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:

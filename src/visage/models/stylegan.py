@@ -48,6 +48,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from visage.maths import noise as noises
+from visage.maths import ranks
 from visage.models.base import NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Sampler, Step
 
 
@@ -250,9 +251,10 @@ class Residual(nn.Module):
 
 def spread(x: Tensor) -> Tensor:
     """Standard deviation within groups of 4 images, or 3 or 2 if 4 does not divide B, averaged over features: (B,)."""
+    x = ranks.gather(x.float())
     group = next(g for g in (4, 3, 2, 1) if len(x) % g == 0)
-    var = x.float().reshape(group, len(x) // group, -1).var(0, correction=0)
-    return (var + 1e-8).sqrt().mean(1).repeat(group)
+    var = x.reshape(group, len(x) // group, -1).var(0, correction=0)
+    return ranks.part((var + 1e-8).sqrt().mean(1).repeat(group))
 
 
 class Discriminator(nn.Module):
@@ -279,7 +281,7 @@ class Discriminator(nn.Module):
         x = self.blocks(lrelu(self.from_rgb(x)))
         seen = spread(x) if self.training else self.spread.expand(len(x))
         if self.training:
-            self.spread.lerp_(seen.detach().mean(), 1 - SPREAD_DECAY)
+            self.spread.lerp_(ranks.mean(seen.detach().mean()), 1 - SPREAD_DECAY)
         plane = seen[:, None, None, None].expand(-1, 1, 4, 4)
         x = lrelu(self.conv(torch.cat([x, plane.to(x.dtype)], dim=1)))
         return lrelu(self.dense(x.flatten(1)))
@@ -363,7 +365,7 @@ class StyleGAN(GenerativeModel):
         """Raise D for generated images."""
         images, ws = self.generate(len(batch.x), step)
         fake = self.discriminator(images)
-        self.w_avg.lerp_(ws[:, 0].detach().mean(0), 1 - W_DECAY)  # the first layer's code is never mixed
+        self.w_avg.lerp_(ranks.mean(ws[:, 0].detach().mean(0)), 1 - W_DECAY)  # the first layer's code is never mixed
         return F.softplus(-fake).mean(), {"d_fake": fake.detach().sigmoid().mean()}
 
     def path_length(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -376,7 +378,7 @@ class StyleGAN(GenerativeModel):
             y = noises.normal(images.shape, step.generator, images.device) / images.shape[-1]
             (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
             lengths = gradient.square().sum(2).mean(1).sqrt()
-            self.pl_mean.lerp_(lengths.detach().mean(), 1 - PATH_DECAY)
+            self.pl_mean.lerp_(ranks.mean(lengths.detach().mean()), 1 - PATH_DECAY)
             penalty = (lengths - self.pl_mean.clone()).square().mean()
         terms = {"path_penalty": penalty.detach(), "path_mean": self.pl_mean.clone()}
         return self.config.path_every * PATH_WEIGHT * penalty, terms

@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt, MultipleOf
 from torch import Tensor, nn
 
-from visage.maths import noise
+from visage.maths import noise, ranks
 from visage.maths.likelihoods import discretized_logistic_log_prob
 from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Step
 
@@ -183,6 +183,7 @@ class Codebook(nn.Module):
 
         Return the perplexity exp H of the batch's codes and the number of dead codes.
         """
+        z, k = ranks.gather(z), ranks.gather(k)
         with torch.autocast(z.device.type, enabled=False):
             vectors = z.permute(0, 2, 3, 1).flatten(0, 2)
             hits = F.one_hot(k.flatten(), len(self.usage)).float()
@@ -191,7 +192,7 @@ class Codebook(nn.Module):
             self.sums.lerp_(hits.T @ vectors / average, 1 - self.decay)
 
             dead = self.usage < self.restart_below
-            drawn = noise.integers(0, len(vectors), len(dead), generator, z.device)
+            drawn = noise.integers(0, len(vectors), len(dead), generator, z.device, whole=True)
             self.sums.copy_(torch.where(dead[:, None], vectors[drawn], self.sums))
             self.usage.masked_fill_(dead, 1)
 

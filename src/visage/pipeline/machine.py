@@ -24,15 +24,15 @@ def gpus() -> int:
 def slots(root: Path, wanted: int, devices: int) -> int:
     """How many stages run at once, by what `configure` has written last.
 
-    wanted: 0 = one for each GPU, or as many as the cores have threads for.
-    devices: GPUs; each stage takes one for itself (`visage.training.gpus`).
+    wanted: 0 = as many as there are GPUs for, or as many as the cores have threads for.
+    devices: GPUs; each stage takes its own (`visage.training.gpus`).
 
     Raises:
         UserError: more are wanted than the cores have room for threads; each would be many times slower.
     """
     runtime = RuntimeConfig.load(root / CONFIGS) if (root / CONFIGS / RuntimeConfig.FILE).is_file() else None
     if devices and not (runtime and runtime.device == "cpu"):
-        return wanted or devices
+        return wanted or max(1, devices // (runtime.devices if runtime else 1))
     threads = (runtime.threads if runtime else 0) or 1
     most = max(1, cores() // threads)
     if wanted > most and threads > 1:  # stages of one thread share a core without loss

@@ -14,13 +14,16 @@ from visage.errors import UserError
 from visage.machine import cores
 from visage.results import Footprint
 from visage.training.gpus import take_free
+from visage.training.processes import place_on_host, refuse_devices
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """`train.precision` -> what convolutions and matrix products of a training are computed in."""
 
 
-def start_device() -> torch.device:
+def start_device(count: int = 1) -> torch.device:
     """Set up PyTorch for this process as configs/runtime.json says, and take its device: of several GPUs a free one.
+
+    count: GPUs to take, for this process and for those that it starts (`visage.training.processes`), which see these.
 
     Products of float32 are computed in float32 everywhere. By default, convolutions on Ampere and later GPUs round
     their inputs to TF32, 10 bits, which moves the log-likelihoods of deep flows by nats. bf16, where a training asks
@@ -32,9 +35,11 @@ def start_device() -> torch.device:
     runtime = RuntimeConfig.load()
     device = choose_device(runtime.device)
     if device.type == "cuda":
-        if runtime.device in ("auto", "cuda"):  # any of them
-            gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-            device = torch.device("cuda", take_free([str(gpu.uuid) for gpu in gpus]))
+        if (place := place_on_host()) is not None:
+            device = torch.device("cuda", place)
+        elif runtime.device in ("auto", "cuda"):  # any of them
+            refuse_devices(count, device)
+            device = torch.device("cuda", _take_gpus(count))
         torch.cuda.set_device(device)
     use_threads(runtime.threads or thread_share(device))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -44,6 +49,15 @@ def start_device() -> torch.device:
     if runtime.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS reads it when CUDA starts, and repeats its sums
     return device
+
+
+def _take_gpus(count: int) -> int:
+    """Take so many free GPUs for this process and those that it starts; return the place of the first one."""
+    seen = torch.cuda.device_count()
+    taken = take_free([str(torch.cuda.get_device_properties(i).uuid) for i in range(seen)], count)
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name] or range(seen)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(names[i]) for i in taken)  # this process has read it already
+    return taken[0]
 
 
 def choose_device(wanted: str) -> torch.device:

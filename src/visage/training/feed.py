@@ -10,6 +10,7 @@ from torch import Tensor
 
 from visage.errors import UserError
 from visage.maths.pixels import to_float
+from visage.maths.ranks import here
 from visage.models.base import Batch
 from visage.training.plan import group_count
 
@@ -50,6 +51,9 @@ class Pool:
 class Feed:
     """An endless stream of training batches, a new order in every epoch.
 
+    Where a training has several ranks, all follow the same stream, and each gets its part of every batch: of the images
+    of each group, that is, so that its own batch is made up like the whole one.
+
     Args:
         images: (N, S, S, 3) uint8, may be memory-mapped.
         attributes: (N, A) uint8, those that the model is given.
@@ -58,7 +62,7 @@ class Feed:
         groups: of the model, (N,): batches hold equally many images of each, in order; -1 = left out. None: one kind.
 
     Raises:
-        UserError: there are fewer images, of a group, than a batch holds.
+        UserError: there are fewer images, of a group, than a batch holds; the ranks cannot share a batch equally.
     """
 
     def __init__(
@@ -74,6 +78,9 @@ class Feed:
     ) -> None:
         if lack := shortage(len(images), groups, batch_size):
             raise UserError(f"params.yaml: {lack}")
+        self.rank = here()
+        if misfit := uneven(batch_size, groups, self.rank.count):
+            raise UserError(f"params.yaml: {misfit}")
         rows = [torch.arange(len(images))] if groups is None else _members(groups)
         self.pools = [Pool(members, batch_size // len(rows), seed + 7919 * i) for i, members in enumerate(rows)]
         self.attributes = torch.from_numpy(np.array(attributes)).float().to(device)
@@ -83,23 +90,27 @@ class Feed:
         self.coin = torch.Generator().manual_seed(seed + 500_009)  # not the stream of the training's noise
 
     def next(self) -> Batch:
-        """The next batch."""
-        parts = [self._images(pool.next(), self.flip) for pool in self.pools]
-        return _joined(parts)
+        """The next batch, or this rank's part of it."""
+        return _joined([self._part(pool.next()) for pool in self.pools])
 
     def first(self, n: int) -> Batch:
-        """The first n images, equally many of each group, not mirrored; does not advance the stream."""
-        return _joined([self._images(pool.order[: n // len(self.pools)], flip=False) for pool in self.pools])
+        """The first n images, equally many of each group, not mirrored, the same on every rank; the stream stays."""
+        return _joined([self._images(pool.order[: n // len(self.pools)]) for pool in self.pools])
 
-    def _images(self, rows: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+    def _part(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """This rank's images of those in the rows, and their attributes; the coins are thrown for all of them."""
+        mirrored = torch.rand(len(rows), generator=self.coin) < 0.5 if self.flip else None
+        return self._images(self.rank.part(rows), None if mirrored is None else self.rank.part(mirrored))
+
+    def _images(self, rows: Tensor, mirrored: Tensor | None = None) -> tuple[Tensor, Tensor]:
         there = self._move(rows)
         if self.on_device is not None:
             images = self.on_device.index_select(0, there)
         else:
             images = self._move(torch.from_numpy(np.take(self.images, rows.numpy(), axis=0)))
-        if flip:
-            mirrored = self._move((torch.rand(len(rows), generator=self.coin) < 0.5).nonzero().flatten())
-            images = images.index_copy(0, mirrored, images.index_select(0, mirrored).flip(2))
+        if mirrored is not None:
+            chosen = self._move(mirrored.nonzero().flatten())
+            images = images.index_copy(0, chosen, images.index_select(0, chosen).flip(2))
         return images, self.attributes.index_select(0, there)
 
     def _move(self, values: Tensor) -> Tensor:
@@ -132,6 +143,17 @@ def shortage(images: int, groups: Tensor | None, batch_size: int) -> str:
             each, kind = ("", "") if groups is None else (f", {share} of each group", f" of group {i} of {len(found)}")
             return f"train.batch_size is {batch_size}{each}, but there are {there} training images{kind}"
     return ""
+
+
+def uneven(batch_size: int, groups: Tensor | None, devices: int) -> str:
+    """Why a batch cannot be shared out to so many ranks, as a phrase; "" where it can.
+
+    Each rank gets equally many images of each group, and an even number, since some objectives take half a batch.
+    """
+    unit = devices * (2 if groups is None else group_count(groups))
+    if devices == 1 or batch_size % unit == 0:
+        return ""
+    return f"train.batch_size is {batch_size}: for runtime.devices {devices} it must be a multiple of {unit}"
 
 
 def _members(groups: Tensor) -> list[Tensor]:

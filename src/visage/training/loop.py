@@ -14,7 +14,11 @@ from tqdm import tqdm
 
 from visage.config import TrainConfig
 from visage.errors import UserError
+from visage.maths.ranks import here, sharing
+from visage.maths.streams import torch_generator
 from visage.models.base import INITIAL_IMAGES, Batch, GenerativeModel, Phase, Step
+from visage.training import ranks
+from visage.training.batch_norm import share_batch_norms
 from visage.training.checkpoint import Checkpoint
 from visage.training.devices import DTYPES, random_states, set_random_states
 from visage.training.ema import Ema
@@ -41,11 +45,19 @@ class Training:
 
     Two objects with equal `state_dict`s go on identically: bit for bit on a CPU with the same number of threads, and on
     a CUDA device that `start_device` has set to be deterministic.
+
+    Several ranks (`visage.maths.ranks`) that call the same methods in the same order train as one process does, up to
+    the rounding of sums, and hold the same weights, bit for bit. Only dropout differs: PyTorch draws it from its global
+    generator, which is seeded anew with the step and the rank, so that ranks drop different units, and a training that
+    is continued by as many ranks drops the same ones.
     """
 
     def __init__(self, model: GenerativeModel, config: TrainConfig, feed: Feed, *, seed: int) -> None:
-        self.model, self.config, self.feed = model, config, feed
+        self.model, self.config, self.feed, self.seed = model, config, feed, seed
         self.device = feed.device
+        self.rank = here()
+        if self.rank.count > 1:
+            share_batch_norms(model)
         self.phases = list(model.phases())
         self.steps = total_steps(config, self.phases)
         self.parameters = {
@@ -59,15 +71,19 @@ class Training:
         self.terms: dict[str, Tensor] = {}
         self.first_bad = torch.full((), -1, device=self.device)
         model.train().initialize(feed.first(INITIAL_IMAGES))
+        if self.rank.count > 1:
+            ranks.start_equal([*model.parameters(), *model.buffers()])
         self.ema = Ema(model, config.ema_decay)
 
     def iterate(self) -> None:
         """One iteration: every phase that is due, in order; then the moving average."""
+        if self.rank.count > 1:
+            torch.manual_seed(torch_generator(self.seed, f"dropout {self.step} {self.rank.index}").initial_seed())
         for phase in self.phases:
             if is_due(phase, self.step, self.steps):
                 if phase.fresh:
                     batch = self.feed.next()
-                    self.images_shown += len(batch.x)
+                    self.images_shown += len(batch.x) * self.rank.count
                 self._minimise(phase, batch)
         self.ema.update(self.model, self.step)
         self.step += 1
@@ -82,10 +98,12 @@ class Training:
             group["lr"] = lr
         moment = Step(self.step, self.steps, self.generator)
         precision = DTYPES[self.config.precision]
-        with torch.autocast(self.device.type, dtype=precision, enabled=precision != torch.float32):
+        with sharing(), torch.autocast(self.device.type, dtype=precision, enabled=precision != torch.float32):
             loss, terms = phase.loss(batch, moment)
         # gradients of this player alone: nothing leaks into the others, nothing has to be zeroed
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if self.rank.count > 1:
+            loss, gradients = _averaged(loss.detach(), gradients)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = _laid_out_as(parameter, gradient)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or math.inf)
@@ -106,12 +124,28 @@ class Training:
     def row(self) -> dict[str, float]:
         """The history's row of the step just done; `<phase>/lr` where a phase has another rate than `lr`.
 
-        A phase that is only due now and then has the values of the last time; one whose span is over has none.
+        A phase that is only due now and then has the values of the last time; one whose span is over has none. All
+        ranks get the means of what each has seen.
         """
+        self._average_terms()
         done = self.step - 1
         running = {phase.name for phase in self.phases if done < round(phase.span[1] * self.steps)}
         terms = {name: float(value) for name, value in self.terms.items() if name.split("/")[0] in running}
         return {"step": self.step, "kimg": self.kimg, "lr": learning_rate(self.config, done, self.steps)} | terms
+
+    def _average_terms(self) -> None:
+        """Make the terms those of whole batches, on all ranks alike; only where they are read, as it takes a while."""
+        if self.rank.count > 1:
+            means = ranks.averages([float(value) for value in self.terms.values()])
+            self.terms = {name: torch.tensor(mean) for name, mean in zip(self.terms, means, strict=True)}
+
+    def raise_if_ranks_differ(self) -> None:
+        """Raise a UserError if the ranks do not hold the same weights, which nothing but a fault can make differ."""
+        if self.rank.count > 1 and not ranks.equal([*self.model.parameters(), *self.model.buffers()]):
+            raise UserError(
+                f"the weights of {self.rank.count} ranks differ at step {self.step}: their devices must be of the same "
+                "kind, and sound"
+            )
 
     def raise_if_not_finite(self) -> None:
         """Raise a UserError that names the first step whose loss or gradient was not finite."""
@@ -122,7 +156,11 @@ class Training:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next step depends on: weights, average, optimisers, position in the data, random numbers."""
+        """Everything the next step depends on: weights, average, optimisers, position in the data, random numbers.
+
+        All ranks have the same, and all call this; a training may be continued by any number of them.
+        """
+        self._average_terms()
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict(),
@@ -197,26 +235,35 @@ def run(
     lowest validation value are the outcome, or the last ones where the model has no such measure. At `config.rows`
     moments the history gets a row. Ctrl-C and SIGTERM end it between two steps, after saving.
 
+    Where a training has several ranks, all of them call this. The first one's clock says when to save, and it alone
+    saves and shows how far the training is; a signal to any rank ends all of them after the same step.
+
     Raises:
         UserError: a loss or gradient was not finite, and what was saved before stays; the checkpoint is of another kind
             of device.
     """
     log = Log()
+    first = training.rank.first
     saved = checkpoint.load(training.device)
     if saved is not None:
         training.load_state_dict(saved["training"])
         log = Log(**saved["log"])
-        tqdm.write(f"{title}: continuing at step {training.step}")
+        if first:
+            tqdm.write(f"{title}: continuing at step {training.step}")
+    training.raise_if_ranks_differ()
 
     earlier, started = log.seconds, time.monotonic()
 
     def save() -> None:
         training.raise_if_not_finite()
         log.seconds = earlier + time.monotonic() - started
-        checkpoint.save({"training": training.state_dict(), "log": vars(log)})
+        state = {"training": training.state_dict(), "log": vars(log)}
+        if first:
+            checkpoint.save(state)
 
     def snapshot() -> None:
         training.raise_if_not_finite()
+        training.raise_if_ranks_differ()
         images = sample(training.ema.model)
         if images is not None:
             observer.sampled(training.step, images)
@@ -241,7 +288,9 @@ def run(
                 bar.set_postfix(_brief(log.history[-1]), refresh=False)
             if training.step in snapshots:
                 snapshot()
-            if interruption.signal is not None or checkpoint.due():
+            # by its own clock or signals, one rank would go on and wait forever for one that does not
+            interruption.signal, due = ranks.highest(interruption.signal, first and checkpoint.due())
+            if interruption.signal or due:
                 save()
             interruption.raise_if_asked()
         save()
@@ -267,6 +316,14 @@ def _optimizer(parameters: Sequence[Tensor], config: TrainConfig, device: torch.
     return kind(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
+def _averaged(loss: Tensor, gradients: Sequence[Tensor | None]) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """Loss and gradients of the whole batch, the means over the ranks, in one exchange; None is None on all ranks."""
+    there = [gradient for gradient in gradients if gradient is not None]
+    *means, whole = ranks.averaged([*there, loss.to(there[0].dtype)])
+    left = iter(means)
+    return whole, [None if gradient is None else next(left) for gradient in gradients]
+
+
 def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
     """The gradient in its parameter's memory order: PyTorch's fused optimisers walk both without looking at strides."""
     if gradient is None or gradient.stride() == parameter.stride():
@@ -276,7 +333,15 @@ def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
 
 def _bar(title: str, training: Training) -> "tqdm[int]":
     steps: Iterator[int] | range = range(training.step, training.steps)
-    return tqdm(steps, desc=title, initial=training.step, total=training.steps, unit="step", mininterval=0.5)
+    return tqdm(
+        steps,
+        desc=title,
+        initial=training.step,
+        total=training.steps,
+        unit="step",
+        mininterval=0.5,
+        disable=not training.rank.first,
+    )
 
 
 def _brief(row: dict[str, float]) -> dict[str, str]:
