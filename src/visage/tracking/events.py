@@ -1,4 +1,7 @@
-"""What a stage tells the process that logs: one event on each line, as JSON; the first one is an `Opening`."""
+"""What a stage tells the process that logs: one event on each line, as JSON; the first one is an `Opening`.
+
+After the last one it answers: `DONE`, or a line that says why it could not go on.
+"""
 
 import json
 import time
@@ -15,16 +18,23 @@ from visage.tracking.identity import RunIdentity
 Mode = Literal["train", "evaluate"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+DONE = "done"
+"""The answer after an `End` when everything is logged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opening(Strict):
-    """The run to be opened in the store of the project in `root`; `time` is when it began, in milliseconds."""
+    """The run to be opened in the store of the project in `root`; `time` is when it began, in milliseconds.
+
+    origin: tags that say where the run comes from.
+    """
 
     root: str
     experiment: str
     mode: Mode
     time: int
     run: RunIdentity
+    origin: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,9 +96,7 @@ class Store:
     def _start(self, identity: RunIdentity, began: int) -> "RunLog":
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        experiment = os.environ.get("DVC_EXP_NAME")
-        name = f"{identity.name} [{experiment}]" if experiment else identity.name
-        run = self.client.create_run(self.experiment_id, run_name=name, start_time=began)
+        run = self.client.create_run(self.experiment_id, run_name=identity.name, start_time=began)
         log = RunLog(self.client, run.info.run_id, new=True)
         log.describe(identity)
         if identity.dataset is not None:

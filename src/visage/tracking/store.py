@@ -26,6 +26,12 @@ def store_uri(root: Path) -> str:
     return f"sqlite:///{root.resolve() / path}" if path != uri else uri
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store, None for any other."""
+    path = uri.removeprefix("sqlite:///")
+    return Path(path.partition("?")[0]) if path != uri else None
+
+
 def check_store(uri: str) -> None:
     """Check within seconds, without importing MLflow, that a store can be used.
 
@@ -35,8 +41,8 @@ def check_store(uri: str) -> None:
     scheme = urlsplit(uri).scheme.split("+")[0]
     if scheme in ("http", "https"):
         _check_server(uri)
-    elif uri.startswith("sqlite:///"):
-        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+    elif file := sqlite_file(uri):
+        _check_sqlite(file)
     elif scheme not in ("postgresql", "mysql", "mssql"):
         raise UserError(
             f"MLFLOW_TRACKING_URI={uri} is no store that MLflow can track in (folders such as ./mlruns no longer are): "
