@@ -36,6 +36,7 @@ def _own_sockets(tmp_path_factory):
         patch.setenv("TMPDIR", str(folder))
         patch.setattr(tempfile, "tempdir", None)
         yield
+    os.system(f"cp -r {folder} /tmp/mlf_left")
     shutil.rmtree(folder)
 
 

@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 
-PATIENCE = 300
+PATIENCE = 120
 """Seconds to wait for what another process does."""
 
 

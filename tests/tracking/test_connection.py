@@ -136,7 +136,7 @@ def test_it_ends_when_nobody_has_been_there_for_a_while(folder):
 
 
 def test_a_stage_that_comes_in_the_last_moment_is_served(folder):
-    with serving(folder, 0.2) as (path, thread):
+    with serving(folder, 0.2) as (path, _):
         with FileLock(folder / "lock"):  # as a stage does that connects
             time.sleep(1)  # long after the process wanted to end
             visitor = reach(path)

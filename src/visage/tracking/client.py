@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,7 +77,8 @@ class Tracker:
             return cls(None)
         check_store(store_uri(root))
         run = RunIdentity.of(config, card, evaluate)
-        return cls(Opening(str(root.resolve()), experiment, mode, now(), run, origin(mode)))
+        run = replace(run, tags=run.tags | origin(mode))
+        return cls(Opening(str(root.resolve()), experiment, mode, now(), run))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to curves. Steps that a curve has already, from before a kill, are left out."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from visage.tracking.store import sqlite_file, store_uri
+from visage.tracking.store import ENVIRONMENT, sqlite_file, store_uri
 
 SOURCE = Path(__file__).parents[2]
 ACCOUNTS = ("MLFLOW_", "AWS_", "AZURE_", "DATABRICKS_", "GOOGLE_")
@@ -99,10 +99,11 @@ def _name(root: Path) -> str:
     file = sqlite_file(uri)
     if file is not None:
         file.open("ab").close()  # so that it has a number, by which a store that was deleted differs from the next
+    variables = ENVIRONMENT | os.environ
     common = {
         "root": str(root.resolve()),
         "store": [uri, file and file.stat().st_ino],
-        "account": sorted((key, value) for key, value in os.environ.items() if key.startswith(ACCOUNTS)),
+        "account": sorted((key, value) for key, value in variables.items() if key.startswith(ACCOUNTS)),
         "python": sys.executable,
         "code": [hashlib.sha256(module.read_bytes()).hexdigest() for module in sorted(SOURCE.glob("visage/**/*.py"))],
     }

@@ -24,17 +24,13 @@ DONE = "done"
 
 @dataclass(frozen=True, slots=True)
 class Opening(Strict):
-    """The run to be opened in the store of the project in `root`; `time` is when it began, in milliseconds.
-
-    origin: tags that say where the run comes from.
-    """
+    """The run to be opened in the store of the project in `root`; `time` is when it began, in milliseconds."""
 
     root: str
     experiment: str
     mode: Mode
     time: int
     run: RunIdentity
-    origin: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import socket
 import textwrap
 import threading
 import time
+import traceback
 from pathlib import Path
 
 from visage.results import Training, read
@@ -76,6 +77,7 @@ def log_run(stage: socket.socket) -> None:
         _log(lines, ended)
         answer = DONE
     except Exception as error:  # it is this run's, and the others go on
+        traceback.print_exc()
         answer = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
     with stage, contextlib.suppress(OSError):  # the stage was killed
         stage.sendall(answer.encode())
@@ -100,7 +102,6 @@ def _log(lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     open_run = store.resume if opening.mode == "train" else store.join
     log = open_run(opening.run, opening.time)
-    log.tags(opening.origin)
     if not log.new:
         log.reopen()
 
