@@ -24,6 +24,7 @@ REFUSED = "ValidationError"
 
 
 def ask(connection: socket.socket) -> str:
+    connection.settimeout(60)
     connection.sendall(b"hello\n")
     connection.shutdown(socket.SHUT_WR)
     with connection, connection.makefile() as answer:
@@ -39,8 +40,20 @@ def test_stages_that_begin_at_once_share_one_process(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         connections = list(pool.map(connect, [tmp_path] * 8))
         assert all(answer.startswith(REFUSED) for answer in pool.map(ask, connections))
-    (logger,) = loggers(tmp_path)
+    (logger,) = loggers(tmp_path)  # it has answered, so another one would be there too
     assert os.getsid(logger.pid) == logger.pid  # Ctrl-C in the terminal does not reach it
+    logger.terminate()
+
+
+def test_a_stage_waits_while_another_one_starts_the_process(tmp_path):
+    with connect(tmp_path) as first, ThreadPoolExecutor() as pool:
+        folder = Path(first.getpeername()).parent
+        with FileLock(folder / "lock"):  # as a stage does that connects, or a process that ends
+            second = pool.submit(connect, tmp_path)
+            time.sleep(0.5)
+            assert not second.done()
+        assert ask(second.result(timeout=60)).startswith(REFUSED)
+    (logger,) = loggers(tmp_path)
     logger.terminate()
 
 
@@ -75,6 +88,9 @@ def test_what_decides_where_and_how_it_is_logged_decides_which_process_logs(tmp_
         monkeypatch.setenv(name, value)
         found.append(address(tmp_path / "one"))
 
+    same = found[-1]
+    found.append(address(tmp_path / "two"))  # the same server and user, another project
+
     shutil.copytree(ROOT / "src", tmp_path / "src")
     with (tmp_path / "src" / "visage" / "tracking" / "log.py").open("a") as f:
         f.write("# edited\n")
@@ -83,13 +99,13 @@ def test_what_decides_where_and_how_it_is_logged_decides_which_process_logs(tmp_
         "print(connect(Path(sys.argv[1])).getpeername())"
     )
     for source in (tmp_path / "src", ROOT / "src"):
-        environment = os.environ | {"PYTHONPATH": str(source)}
+        environment = os.environ | {"PYTHONPATH": str(source), "DVC_STAGE": "train@vae-32-0"}
         command = [sys.executable, "-c", code, str(tmp_path / "one")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         found.append(done.stdout.strip())
 
-    assert found[-1] == found[-3]  # DVC's stages come from processes with other variables, which do not matter
-    assert len(set(found[:-1])) == len(found) - 1
+    assert found.pop() == same
+    assert len(set(found)) == len(found)
     for logger in [*loggers(tmp_path / "one"), *loggers(tmp_path / "two")]:
         logger.terminate()
 

@@ -95,14 +95,13 @@ def _lock(folder: Path) -> FileLock:
 
 def _name(root: Path) -> str:
     """A short digest of all that a process that logs must have in common with a stage that it serves."""
-    uri = store_uri(root)
-    file = sqlite_file(uri)
+    file = sqlite_file(store_uri(root))
     if file is not None:
         file.open("ab").close()  # so that it has a number, by which a store that was deleted differs from the next
     variables = ENVIRONMENT | os.environ
     common = {
         "root": str(root.resolve()),
-        "store": [uri, file and file.stat().st_ino],
+        "file": file and file.stat().st_ino,
         "account": sorted((key, value) for key, value in variables.items() if key.startswith(ACCOUNTS)),
         "python": sys.executable,
         "code": [hashlib.sha256(module.read_bytes()).hexdigest() for module in sorted(SOURCE.glob("visage/**/*.py"))],
