@@ -34,9 +34,15 @@ test: install ## lint, types and all tests
 	$(UV) run --locked mypy
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-ui: install ## MLflow on http://127.0.0.1:5000
+# a database gets a server here; what MLFLOW_TRACKING_URI names otherwise is a server already
+ui: install ## MLflow on http://127.0.0.1:5000, or where MLFLOW_TRACKING_URI says
 	$(UV) run --locked python -m visage.tracking.sync
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(UV) run --locked mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $${PORT:-5000} --workers 1
+	@case "$${MLFLOW_TRACKING_URI:=sqlite:///mlflow.db}" in \
+	sqlite:* | postgresql* | mysql* | mssql*) \
+	  MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(UV) run --locked mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" \
+	    --host 127.0.0.1 --port $${PORT:-5000} --workers 1 ;; \
+	*) echo "MLflow is at $$MLFLOW_TRACKING_URI" | sed 's,//[^/]*@,//,' ;; \
+	esac
 
 sync: install ## rebuild in MLflow what it lacks, from metrics/ and runs/
 	$(UV) run --locked python -m visage.tracking.sync

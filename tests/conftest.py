@@ -3,6 +3,8 @@ import os
 os.environ["VISAGE_TRACKING"] = "off"  # tests that want MLflow switch it on for their own store
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)  # the same sums everywhere, and no waiting for a busy neighbour's core
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_sockets(tmp_path_factory):
+    """Processes that log to MLflow for these tests meet the stages in a folder of their own, and end with it."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder stays where it is
+    folder = Path(tempfile.mkdtemp(prefix="visage-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,39 @@
 import contextlib
 import http.server
 import threading
+import time
 
+import psutil
 import pytest
+
+PATIENCE = 120
+"""Seconds to wait for what another process does."""
+
+
+def wait_until(true):
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def loggers(root):
+    """The processes that log for the project in `root`."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "visage.tracking.process" in process.cmdline() and process.cwd() == str(root):
+                found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tracking():
+    """MLflow is on, and measures the machine often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VISAGE_TRACKING")
+        patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+        yield patch
 
 
 @contextlib.contextmanager

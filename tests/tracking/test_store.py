@@ -44,6 +44,11 @@ def test_usable_stores_pass(serving, tmp_path):
             check_store(uri)
 
 
+def test_stores_that_plugins_know_are_left_to_mlflow():
+    for uri in ("databricks", "databricks://profile", "azureml://region/workspace", "postgresql+psycopg://host/mlflow"):
+        check_store(uri)
+
+
 def test_unusable_stores_are_refused_with_a_fix(serving, tmp_path):
     (tmp_path / "notes.db").write_text("these are notes, not tables")
     port = closed_port()
@@ -53,6 +58,8 @@ def test_unusable_stores_are_refused_with_a_fix(serving, tmp_path):
             f"http://127.0.0.1:{port} cannot be reached .* start the server, or unset",
         ),
         ("./mlruns", "./mlruns is no store"),
+        ("mlruns", "mlruns is no store"),
+        ("C:\\mlruns", "is no store"),
         (f"file://{tmp_path}", "no store .*sqlite:///mlflow.db"),
         (f"sqlite:///{tmp_path}/no/such/mlflow.db", "no/such, .* does not exist: create it"),
         (f"sqlite:///{tmp_path}/notes.db", "notes.db is not an SQLite file"),
@@ -63,3 +70,18 @@ def test_unusable_stores_are_refused_with_a_fix(serving, tmp_path):
         assert "\n" not in str(caught.value)
     with serving(404) as uri, pytest.raises(UserError, match="answers 404 instead of being an MLflow server"):
         check_store(uri)
+
+
+def test_make_ui_serves_a_database_and_names_a_server():
+    for uri, words in (
+        ("", "mlflow ui --backend-store-uri sqlite:///mlflow.db "),
+        ("postgresql://host/mlflow", "mlflow ui --backend-store-uri postgresql://host/mlflow "),
+        ("https://anna:secret@mlflow.example.org:8443", "\nMLflow is at https://mlflow.example.org:8443\n"),
+        ("databricks", "\nMLflow is at databricks\n"),
+    ):
+        command = ["make", "--silent", "ui", "UV=echo"]  # echo shows what uv would run
+        environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        assert words in done.stdout
+        assert ("mlflow ui" in done.stdout) == ("mlflow ui" in words)
+        assert "secret" not in done.stdout

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,15 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.factory import CARD, EVALUATE, EVALUATION_COST, TRAINING_COST, write_run
+from tests.tracking.conftest import loggers, wait_until
 from visage.errors import UserError
 from visage.pictures import grid, save
-from visage.tracking import Tracker, client, process
+from visage.tracking import Tracker
 from visage.tracking.events import now
 from visage.tracking.identity import RunIdentity, flat
 from visage.tracking.log import Store
 
 ROWS = 300
-PATIENCE = 300
-"""Seconds to wait for what another process does."""
 
 
 def test_flat_joins_keys():
@@ -37,7 +36,7 @@ def test_switched_off_it_does_nothing(run_config, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- Two trainings, each with its process that logs. Every such process imports MLflow for seconds.
+# --- Two trainings at once, and the process that logs both.
 
 KILLED_TRAINING = """
 import json, sys, time
@@ -65,27 +64,12 @@ with Tracker.open(RunConfig.load(name, folder / "configs"), json.loads(sys.argv[
 
 
 @pytest.fixture(scope="module")
-def tracking():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("VISAGE_TRACKING")
-        patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-        yield patch
-
-
-@pytest.fixture(scope="module")
 def configs(run_config):
-    return {seed: run_config("vae").seeded(seed) for seed in range(4)}
+    return {seed: run_config("vae").seeded(seed) for seed in range(8)}
 
 
 def opened(root: Path, config, mode="train", evaluate=None) -> Tracker:
     return Tracker.open(config, CARD, root=root, experiment="faces", mode=mode, evaluate=evaluate)
-
-
-def wait_until(true):
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -122,21 +106,30 @@ def runs(tracking, root, configs):
         return store.client.search_runs([store.experiment_id], f"params.seed = '{seed}'", order_by=order)
 
     found.client = store.client
-    wait_until(lambda: found(0) and any(key.startswith("system/") for key in found(0)[0].data.metrics))
+    wait_until(lambda: found(0) and measured(found(0)[0]))
     tracker.close("FINISHED")
     wait_until(lambda: found(1) and found(1)[0].info.status != "RUNNING")
     return found
+
+
+def measured(run) -> bool:
+    """Whether it shows what the machine did meanwhile."""
+    return any(key.startswith("system/cpu") for key in run.data.metrics)
 
 
 def curve(runs, run, key):
     return [(point.step, point.value) for point in runs.client.get_metric_history(run.info.run_id, key)]
 
 
-def test_processes_create_one_store_at_once_without_loss(runs):
+def test_two_trainings_and_another_process_create_one_store_at_once_without_loss(runs):
     (run,) = runs(0)
     assert curve(runs, run, "train/loss") == [(step, 1 / step) for step in range(1, ROWS + 1)]
     (killed,) = runs(1)
     assert curve(runs, killed, "train/loss") == [(10, 10.0)]
+
+
+def test_one_process_serves_all(runs, root):
+    assert len(loggers(root)) == 1
 
 
 def test_a_finished_training_leaves_a_finished_run(runs):
@@ -170,9 +163,11 @@ def test_a_run_tells_everything_about_itself(runs, configs):
     assert json.loads(dataset.source) == {"uri": "data/processed/train/vae-32.json"}
 
 
-def test_the_machine_is_measured_meanwhile(runs):
-    (run,) = runs(0)
-    assert any(key.startswith("system/cpu") for key in run.data.metrics)
+def test_the_machine_is_measured_for_each_of_several_runs(runs, root, configs):
+    with opened(root, configs[4]) as one, opened(root, configs[5]) as two:
+        one.metrics(1, {"train/loss": 1.0})
+        two.metrics(1, {"train/loss": 2.0})
+        wait_until(lambda: all(runs(seed) and measured(runs(seed)[0]) for seed in (4, 5)))
 
 
 def test_runs_of_one_label_are_found_together(runs, root):
@@ -194,26 +189,11 @@ def test_sample_grids_come_with_a_slider(runs, root):
     assert Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " ")).is_relative_to(root / "mlartifacts")
 
 
-# --- More trainings, whose events go to a file first; this process, which has imported MLflow, logs them afterwards.
+# --- More trainings, logged by the same process
 
 
-@contextlib.contextmanager
-def recorded(root, tmp_path, config, mode="train", evaluate=None):
-    """A tracker; when the block ends, even with an error, which goes no further, what it was told is logged."""
-    file = tmp_path / "events"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "PROCESS", ("tee", str(file)))
-        with contextlib.suppress(UserError, KeyboardInterrupt), opened(root, config, mode, evaluate) as tracker:
-            yield tracker
-        patch.setattr(sys, "excepthook", sys.excepthook)  # these two are put back after `main` has changed them
-        patch.setenv("MLFLOW_TRACKING_URI", "")
-        with file.open(encoding="utf-8") as lines:
-            patch.setattr(sys, "stdin", lines)
-            process.main()
-
-
-def test_an_interrupted_training_is_killed_and_resumes_without_a_gap(runs, root, configs, tmp_path):
-    with recorded(root, tmp_path, configs[2]) as tracker:
+def test_an_interrupted_training_is_killed_and_resumes_without_a_gap(runs, root, configs):
+    with contextlib.suppress(KeyboardInterrupt), opened(root, configs[2]) as tracker:
         for step in range(1, 8):
             tracker.metrics(step, {"train/loss": 1 / step})
         raise KeyboardInterrupt
@@ -221,7 +201,7 @@ def test_an_interrupted_training_is_killed_and_resumes_without_a_gap(runs, root,
     assert run.info.status == "KILLED"
     assert run.data.tags["visage.reason"] == "KeyboardInterrupt"
 
-    with recorded(root, tmp_path, configs[2]) as tracker:
+    with opened(root, configs[2]) as tracker:
         for step in range(5, 12):
             tracker.metrics(step, {"train/loss": 1 / step})
     (run,) = runs(2)
@@ -230,18 +210,18 @@ def test_an_interrupted_training_is_killed_and_resumes_without_a_gap(runs, root,
     assert curve(runs, run, "train/loss") == [(step, 1 / step) for step in range(1, 12)]
 
 
-def test_a_training_that_fails_says_why(runs, root, configs, tmp_path):
-    with recorded(root, tmp_path, configs[3]):
+def test_a_training_that_fails_says_why(runs, root, configs):
+    with contextlib.suppress(UserError), opened(root, configs[3]):
         raise UserError("training diverged at step 7: lower train.lr")
     (run,) = runs(3)
     assert run.info.status == "FAILED"
     assert run.data.tags["visage.reason"] == "training diverged at step 7: lower train.lr"
 
 
-def test_evaluation_joins_the_training(runs, root, configs, tmp_path, monkeypatch):
+def test_evaluation_joins_the_training(runs, root, configs, monkeypatch):
     results = write_run(root, configs[0])
     monkeypatch.setenv("DVC_STAGE", "evaluate@vae-32-0")
-    with recorded(root, tmp_path, configs[0], "evaluate", EVALUATE) as tracker:
+    with opened(root, configs[0], "evaluate", EVALUATE) as tracker:
         tracker.finish_evaluation(root / "runs" / "vae-32-0" / "evaluate", results, EVALUATION_COST)
 
     (run,) = runs(0)
@@ -274,7 +254,62 @@ def test_evaluation_joins_the_training(runs, root, configs, tmp_path, monkeypatc
     assert store.resume(RunIdentity.of(configs[0], CARD, None), now()).new  # a finished training that runs again
 
 
+def test_an_experiment_of_dvc_names_its_run(runs, root, configs, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "small-beta")
+    opened(root, configs[6]).close("FINISHED")
+    (run,) = runs(6)
+    assert run.info.run_name == "vae-32-6 [small-beta]"
+    assert run.data.tags["train.dvc_experiment"] == "small-beta"
+
+
 # --- when logging fails
+
+
+def test_a_run_that_breaks_ends_alone(runs, root, configs, capfd):
+    with opened(root, configs[4]) as other:
+        with opened(root, configs[5]) as broken:
+            broken.finish_training(root / "nowhere", TRAINING_COST)
+        warning = capfd.readouterr().err
+        assert warning.count("\n") == 1
+        assert "(UserError: " in warning
+        assert "nowhere" in warning
+        other.metrics(7, {"train/loss": 7.0})
+    assert capfd.readouterr().err == ""
+    assert runs(4)[0].data.metrics["train/loss"] == 7.0
+    assert len(loggers(root)) == 1
+
+
+def test_a_training_survives_the_process_that_logs_and_the_next_stage_starts_another(runs, root, configs, capfd):
+    tracker = opened(root, configs[7])
+    tracker.metrics(1, {"train/loss": 1.0})
+    wait_until(lambda: runs(7) and "train/loss" in runs(7)[0].data.metrics)
+    (logger,) = loggers(root)
+    logger.kill()
+    wait_until(lambda: not loggers(root))
+    with tracker:
+        for step in range(2, 100):
+            tracker.metrics(step, {"train/loss": 1.0})
+    warning = capfd.readouterr().err
+    assert warning.count("\n") == 1
+    assert "(the process that logs was killed; " in warning
+
+    with opened(root, configs[7]) as tracker:
+        tracker.metrics(2, {"train/loss": 0.5})
+    assert capfd.readouterr().err == ""
+    (run,) = runs(7)
+    assert run.info.status == "FINISHED"
+    assert curve(runs, run, "train/loss") == [(1, 1.0), (2, 0.5)]
+
+
+def test_without_a_socket_a_training_goes_on(tracking, configs, tmp_path, capfd):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "no" / "such" / "folder"))
+        with opened(tmp_path, configs[0]) as tracker:
+            tracker.metrics(1, {"train/loss": 1.0})
+    warning = capfd.readouterr().err
+    assert warning.count("\n") == 1
+    assert "no/such/folder" in warning
+    assert "python -m visage.tracking.sync" in warning
 
 
 def test_a_server_that_dies_costs_one_warning(tracking, serving, tmp_path, run_config, capfd, monkeypatch):

@@ -1,21 +1,23 @@
 """The side of training and evaluation: what happens is handed to the process that logs."""
 
 import base64
-import os
+import contextlib
 import queue
-import subprocess
+import socket
 import sys
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from visage.config import EvaluateConfig, RunConfig
 from visage.errors import UserError
 from visage.results import EvaluationCost, Results, TrainingCost
+from visage.tracking.connection import connect, messages_file
 from visage.tracking.events import (
+    DONE,
     End,
     EvaluationFinished,
     Event,
@@ -28,11 +30,8 @@ from visage.tracking.events import (
     encode,
     now,
 )
-from visage.tracking.identity import RunIdentity
+from visage.tracking.identity import RunIdentity, origin
 from visage.tracking.store import check_store, store_uri, tracking_is_off
-
-PROCESS = (sys.executable, "-m", "visage.tracking.process")
-SOURCE = Path(__file__).parents[2]
 
 
 class Tracker:
@@ -42,28 +41,15 @@ class Tracker:
     after Ctrl-C or SystemExit (what SIGTERM becomes).
     """
 
-    def __init__(self, command: Sequence[str] | None) -> None:
-        """Start the process that logs.
-
-        command: None tracks nothing.
-        """
+    def __init__(self, opening: Opening | None) -> None:
+        """Begin to open a run; None tracks nothing."""
         self._events: queue.SimpleQueue[Opening | Event | None] = queue.SimpleQueue()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._alive = command is not None
-        if command is None:
-            return
-        self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=self._messages,
-            stderr=self._messages,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C is for the training; the end of the pipe ends this process
-        )
-        self._writer = threading.Thread(target=self._write, args=(self._process,), daemon=True)
-        self._writer.start()
+        self._writer: threading.Thread | None = None
+        self._alive = opening is not None
+        if opening is not None:
+            self._events.put(opening)
+            self._writer = threading.Thread(target=self._write, args=(Path(opening.root),), daemon=True)
+            self._writer.start()
 
     @classmethod
     def open(
@@ -90,9 +76,9 @@ class Tracker:
         if tracking_is_off():
             return cls(None)
         check_store(store_uri(root))
-        tracker = cls(PROCESS)
-        tracker._put(Opening(str(root.resolve()), experiment, mode, now(), RunIdentity.of(config, card, evaluate)))
-        return tracker
+        run = RunIdentity.of(config, card, evaluate)
+        run = replace(run, tags=run.tags | origin(mode))
+        return cls(Opening(str(root.resolve()), experiment, mode, now(), run))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to curves. Steps that a curve has already, from before a kill, are left out."""
@@ -120,14 +106,11 @@ class Tracker:
 
     def close(self, status: Status, reason: str = "") -> None:
         """Wait until everything is logged, and end the run."""
-        if self._process is None:
+        if self._writer is None:
             return
         self._put(End(status, reason))
         self._events.put(None)
         self._writer.join()
-        if self._process.wait() != 0 and self._alive:
-            self._give_up()
-        self._messages.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,25 +129,29 @@ class Tracker:
         if self._alive:
             self._events.put(event)
 
-    def _write(self, process: subprocess.Popen[bytes]) -> None:
-        """The body of a thread: a full pipe must not hold up the training while the other process imports MLflow."""
-        assert process.stdin is not None
+    def _write(self, root: Path) -> None:
+        """The body of a thread: nothing must hold up the training while the other process imports MLflow."""
         try:
-            with process.stdin as pipe:
-                while (event := self._events.get()) is not None:
-                    pipe.write(encode(event))
-                    pipe.flush()
-        except OSError:  # the process is gone
-            process.wait()
-            self._give_up()
+            answer = self._deliver(root)
+        except Exception as error:  # whatever it is, the training is worth more
+            answer = f"{type(error).__name__}: {error}"
+        if answer != DONE:
+            self._alive = False
+            print(
+                f"warning: MLflow logs no more of this run ({answer}); the work goes on, and "
+                "`python -m visage.tracking.sync` adds later what is missing",
+                file=sys.stderr,
+            )
 
-    def _give_up(self) -> None:
-        self._alive = False
-        self._messages.seek(0)
-        lines = self._messages.read().decode(errors="replace").split("\n")
-        why = next((line for line in reversed(lines) if line.strip()), "its process was killed")
-        print(
-            f"warning: MLflow logs no more of this run ({why}); the work goes on, and `python -m visage.tracking.sync` "
-            "adds later what is missing",
-            file=sys.stderr,
-        )
+    def _deliver(self, root: Path) -> str:
+        """Send all events; the answer of the process that logs."""
+        with connect(root) as connection:
+            process = Path(connection.getpeername())
+            with contextlib.suppress(OSError):  # it ends the connection when it cannot go on, or was killed
+                while (event := self._events.get()) is not None:
+                    connection.sendall(encode(event))
+                connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError), connection.makefile(encoding="utf-8") as answer:
+                if text := answer.read():
+                    return text
+        return f"the process that logs was killed; {messages_file(process)} holds its messages"

@@ -1,4 +1,7 @@
-"""What a stage tells the process that logs: one event on each line, as JSON; the first one is an `Opening`."""
+"""What a stage tells the process that logs: one event on each line, as JSON; the first one is an `Opening`.
+
+After the last one it answers: `DONE`, or a line that says why it could not go on.
+"""
 
 import json
 import time
@@ -14,6 +17,9 @@ from visage.tracking.identity import RunIdentity
 
 Mode = Literal["train", "evaluate"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+DONE = "done"
+"""The answer after an `End` when everything is logged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ LONGEST_PARAM = 6000
 class RunIdentity(Strict):
     """Everything about a run that MLflow is told when the run is opened, whoever opens it.
 
+    name: what the run is called in lists; an experiment of DVC is named in it.
     key, config_key: see `RUN_KEY` and `CONFIG_KEY`; equal where the data is not known.
     params: every setting, flat; tags: facts about the run.
     dataset: name and digest of the training images, None where they are not known.
@@ -61,8 +62,9 @@ class RunIdentity(Strict):
             digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
             dataset = (str(card.get("source", "faces")), digest)
             tags |= {"dataset": dataset[0], "data_hash": digest}
+        experiment = os.environ.get("DVC_EXP_NAME")
         return cls(
-            name=config.name,
+            name=f"{config.name} [{experiment}]" if experiment else config.name,
             scale=config.scale,
             key=config.key(dict(card)),
             config_key=config.key({}),

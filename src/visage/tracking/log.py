@@ -4,9 +4,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 from visage.tracking.events import now
 from visage.tracking.identity import CONFIG_KEY, LABEL, RUN_KEY, RunIdentity
-from visage.tracking.store import store_uri
+from visage.tracking.store import DATABASES, ENVIRONMENT, store_uri
+
+T = TypeVar("T")
 
 REASON = "visage.reason"
 """Why a run failed or was killed."""
@@ -27,15 +30,6 @@ BATCH_TEXTS = 100
 """Parameters or tags that MLflow takes in one call."""
 LONGEST_DIGEST = 36
 """Characters of a dataset's digest that MLflow keeps."""
-
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that died is given up after seconds, not minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-"""Defaults for MLflow, set before it is imported."""
 
 
 class Store:
@@ -51,14 +45,14 @@ class Store:
         lock.parent.mkdir(exist_ok=True)
         with FileLock(lock):  # two processes that create the tables of one database destroy it
             self.client = MlflowClient(self.uri)
-            found = self.client.get_experiment_by_name(experiment)
-            self.experiment_id = found.experiment_id if found else self._create(experiment, root)
+            self.experiment_id = _again(lambda: self._experiment(experiment, root))
 
-    def _create(self, experiment: str, root: Path) -> str:
-        server = self.uri.startswith("http")  # which keeps artifacts where it likes
-        location = None if server else (root.resolve() / "mlartifacts").as_uri()
-        experiment_id: str = self.client.create_experiment(experiment, artifact_location=location)
-        return experiment_id
+    def _experiment(self, name: str, root: Path) -> str:
+        if found := self.client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        database = urlsplit(self.uri).scheme.split("+")[0] in DATABASES  # which keeps no files, and a server does
+        location = (root.resolve() / "mlartifacts").as_uri() if database else None
+        return str(self.client.create_experiment(name, artifact_location=location))
 
     def resume(self, identity: RunIdentity, began: int) -> "RunLog":
         """For training: the latest run with this key unless it is finished, else a new one.
@@ -96,23 +90,37 @@ class Store:
     def _start(self, identity: RunIdentity, began: int) -> "RunLog":
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        experiment = os.environ.get("DVC_EXP_NAME")
-        name = f"{identity.name} [{experiment}]" if experiment else identity.name
-        run = self.client.create_run(self.experiment_id, run_name=name, start_time=began)
+        run = self.client.create_run(self.experiment_id, run_name=identity.name, start_time=began)
         log = RunLog(self.client, run.info.run_id, new=True)
-        log.describe(identity)
+        log.describe(_tags(identity), identity.params)
         if identity.dataset is not None:
             title, digest = identity.dataset
             source = json.dumps({"uri": f"data/processed/train/{identity.tags[LABEL]}.json"})
             dataset = Dataset(title, digest[:LONGEST_DIGEST], source_type="local", source=source)
             inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
-            self.client.log_inputs(run.info.run_id, inputs)
+            _again(lambda: self.client.log_inputs(run.info.run_id, inputs))
         return log
 
     def _continue(self, run: "Run", identity: RunIdentity) -> "RunLog":
         log = RunLog(self.client, run.info.run_id, new=False)
-        log.describe(identity)
+        log.describe(_tags(identity), identity.params)
         return log
+
+
+def _again(action: Callable[[], T]) -> T:
+    """Do again what failed because another run, perhaps on another machine, made the same at the same moment."""
+    from mlflow import MlflowException
+
+    try:
+        return action()
+    except MlflowException as error:
+        if error.error_code not in ("BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"):
+            raise
+        return action()
+
+
+def _tags(identity: RunIdentity) -> dict[str, str]:
+    return identity.tags | {RUN_KEY: identity.key, CONFIG_KEY: identity.config_key}
 
 
 class RunLog:
@@ -124,30 +132,20 @@ class RunLog:
     def __init__(self, client: "MlflowClient", run_id: str, *, new: bool) -> None:
         self.client, self.run_id, self.new = client, run_id, new
         self.added = {"parameters": 0, "metrics": 0, "points": 0, "pictures": 0, "files": 0}
+        self._params: set[str] | None = set() if new else None  # those that it has, None where it is not known yet
         self._last_step: dict[str, int] = {}
         self._image_steps = set() if new else set(self._logged_images())
 
-    def describe(self, identity: RunIdentity) -> None:
-        """Log parameters and tags that the run lacks."""
-        keys = {RUN_KEY: identity.key, CONFIG_KEY: identity.config_key}
-        self.params(identity.params)
-        self.tags(identity.tags | keys)
+    def describe(self, tags: Mapping[str, str], params: Mapping[str, str] | None = None) -> None:
+        """Set tags, and log the parameters that the run lacks; MLflow refuses to change one."""
+        from mlflow.entities import Param, RunTag
 
-    def params(self, params: Mapping[str, str]) -> None:
-        """Log the parameters that the run lacks; MLflow refuses to change one."""
-        from mlflow.entities import Param
-
-        known = self.client.get_run(self.run_id).data.params
-        missing = [Param(key, value) for key, value in params.items() if key not in known]
-        for start in range(0, len(missing), BATCH_TEXTS):
-            self.client.log_batch(self.run_id, params=missing[start : start + BATCH_TEXTS])
+        missing = [Param(key, value) for key, value in self._missing(params).items()] if params else []
+        wanted = [RunTag(key, value) for key, value in tags.items()]
+        for start in range(0, max(len(missing), len(wanted)), BATCH_TEXTS):
+            part = slice(start, start + BATCH_TEXTS)
+            self.client.log_batch(self.run_id, params=missing[part], tags=wanted[part])
         self.added["parameters"] += len(missing)
-
-    def tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def points(self, rows: Iterable[tuple[int, int, Mapping[str, float]]]) -> None:
         """Append (time in ms, step, values) to curves, leaving out steps that a curve already has.
@@ -165,7 +163,7 @@ class RunLog:
                 if math.isfinite(value):
                     metrics.append(Metric(key, value, when, step))
                 else:
-                    self.tags({"not_finite": f"{key} at step {step}"})
+                    self.describe({"not_finite": f"{key} at step {step}"})
         self._log(metrics)
         self.added["points"] += len(metrics)
 
@@ -215,8 +213,16 @@ class RunLog:
     def end(self, status: str, reason: str) -> None:
         """Set the run's status, and the reason where there is one."""
         if reason:
-            self.tags({REASON: reason.split("\n", maxsplit=1)[0]})
+            self.describe({REASON: reason.split("\n", maxsplit=1)[0]})
         self.client.set_terminated(self.run_id, status)
+
+    def _missing(self, params: Mapping[str, str]) -> dict[str, str]:
+        """The parameters that the run does not have yet, which will be logged now."""
+        if self._params is None:
+            self._params = set(self.client.get_run(self.run_id).data.params)
+        missing = {key: value for key, value in params.items() if key not in self._params}
+        self._params |= set(missing)
+        return missing
 
     def _log(self, metrics: "Sequence[Metric]") -> None:
         for start in range(0, len(metrics), BATCH):

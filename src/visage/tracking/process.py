@@ -1,17 +1,19 @@
-"""`python -m visage.tracking.process`: the process that logs the events which arrive on stdin."""
+"""`python -m visage.tracking.process`: the process that logs the runs of all stages that connect to it."""
 
 import base64
-import os
+import contextlib
 import queue
-import sys
+import socket
 import textwrap
 import threading
+import time
+import traceback
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
 from visage.results import Training, read
+from visage.tracking.connection import Listener
 from visage.tracking.events import (
+    DONE,
     End,
     EvaluationFinished,
     Event,
@@ -22,57 +24,111 @@ from visage.tracking.events import (
     decode_opening,
     encode,
 )
-from visage.tracking.identity import origin
 from visage.tracking.log import RunLog, Store
 from visage.tracking.record import record_evaluation, record_training
 
+IDLE_SECONDS = 30.0
+"""How long the process waits for the next stage."""
+LOOK_SECONDS = 1.0
+"""The time between two looks at whether it is still needed."""
 GATHER_SECONDS = 2.0
 """Events are logged together that arrive within this time."""
 SYSTEM_SECONDS = {"demo": 5, "full": 10}
 """The time between two measurements of the machine, by scale."""
 
+_opening = threading.Lock()
+"""Two threads that import MLflow at once, or create the tables of one database, can harm each other."""
+
 
 def main() -> None:
-    """Log the events that arrive on stdin, one JSON object per line; the first says which run."""
-    sys.excepthook = _report
-    opening = decode_opening(sys.stdin.readline())
+    """Serve the stages that connect to the socket that is this process's standard input."""
+    with socket.socket(fileno=0) as listening:
+        serve(Listener(listening), IDLE_SECONDS)
+
+
+def serve(listener: Listener, idle_seconds: float) -> None:
+    """Log the run of every stage that connects, in a thread of its own, until none has been there for some seconds."""
+    runs: list[threading.Thread] = []
+    last = time.monotonic()
+    while True:
+        stage = listener.accept(min(LOOK_SECONDS, idle_seconds))
+        if runs:
+            last = time.monotonic()
+        runs = [run for run in runs if run.is_alive()]
+        if stage is None and not runs and (time.monotonic() - last >= idle_seconds or listener.is_lost()):
+            stage = listener.withdraw()
+            if stage is None:
+                return
+        if stage is not None:
+            runs.append(threading.Thread(target=log_run, args=(stage,), daemon=True))
+            runs[-1].start()
+
+
+def log_run(stage: socket.socket) -> None:
+    """Log the events that a stage sends, one JSON object per line, the first of which says which run.
+
+    The answer is `DONE` after the last event, or else a line that says why there is no more to be found in MLflow.
+    """
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     ended = threading.Event()
-    threading.Thread(target=_read, args=(sys.stdin, lines, ended), daemon=True).start()
+    reader = threading.Thread(target=_read, args=(stage, lines, ended), daemon=True)
+    reader.start()
+    try:
+        _log(lines, ended)
+        answer = DONE
+    except Exception as error:  # it is this run's, and the others go on
+        traceback.print_exc()
+        answer = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+    with stage, contextlib.suppress(OSError):  # the stage was killed
+        stage.sendall(answer.encode())
+        stage.shutdown(socket.SHUT_RDWR)  # which ends the reader too
+    reader.join()
 
-    store = Store(Path(opening.root), opening.experiment)
+
+def _read(stage: socket.socket, lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
+    """The body of a thread: read until the stage has nothing left to say, or dies, perhaps in mid-line."""
+    with contextlib.suppress(OSError), stage.makefile(encoding="utf-8") as events:
+        for line in events:
+            if line.endswith("\n"):
+                lines.put(line)
+    ended.set()
+    lines.put(encode(End("KILLED", "the process died")).decode())
+
+
+def _log(lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
+    opening = decode_opening(lines.get())
+    with _opening:
+        store = Store(Path(opening.root), opening.experiment)
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     open_run = store.resume if opening.mode == "train" else store.join
     log = open_run(opening.run, opening.time)
-    log.tags(origin(opening.mode))
     if not log.new:
         log.reopen()
 
-    from mlflow import set_tracking_uri
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    set_tracking_uri(store.uri)  # where the monitor writes
     monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
-        log.run_id, sampling_interval=SYSTEM_SECONDS[opening.run.scale], resume_logging=not log.new
+        log.run_id,
+        sampling_interval=SYSTEM_SECONDS[opening.run.scale],
+        resume_logging=not log.new,
+        tracking_uri=store.uri,
     )
     monitor.start()  # type: ignore[no-untyped-call]
+    try:
+        end = _log_events(log, lines, ended)
+    except BaseException:
+        threading.Thread(target=monitor.finish, daemon=True).start()  # which may wait for a store that is gone
+        raise
+    monitor.finish()  # type: ignore[no-untyped-call]
+    log.end(end.status, end.reason)
+
+
+def _log_events(log: RunLog, lines: "queue.SimpleQueue[str]", ended: threading.Event) -> End:
     while True:
         gathered = _gather(lines, ended)
         log.points((event.time, event.step, event.values) for event in gathered if isinstance(event, Points))
         for event in gathered:
             if isinstance(event, End):
-                monitor.finish()  # type: ignore[no-untyped-call]
-                log.end(event.status, event.reason)
-                return
+                return event
             _record(log, event)
-
-
-def _read(pipe: IO[str], lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
-    """The body of a thread: read until the other side has nothing left to say, or dies, perhaps in mid-line."""
-    for line in pipe:
-        if line.endswith("\n"):
-            lines.put(line)
-    ended.set()
-    lines.put(encode(End("KILLED", "the process died")).decode())
 
 
 def _gather(lines: "queue.SimpleQueue[str]", ended: threading.Event) -> list[Event]:
@@ -95,12 +151,6 @@ def _record(log: RunLog, event: Event) -> None:
             record_training(log, trained, None)
             step = read(trained / "run.json", Training).steps
             record_evaluation(log, Path(folder), step, results, cost, replace=True)
-
-
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error as one short line, the last that this process prints; `Tracker` shows it."""
-    print(textwrap.shorten(f"{kind.__name__}: {error}", 200, placeholder=" ..."), file=sys.stderr, flush=True)
-    os._exit(1)  # without waiting for threads that still read or measure
 
 
 if __name__ == "__main__":

@@ -22,16 +22,16 @@ def record_training(log: RunLog, folder: Path, cost: TrainingCost | None) -> Non
     cost: None where it is not known.
     """
     training = read(folder / "run.json", Training)
-    log.params({key: as_text(value) for key, value in flat({"parameters": asdict(training.parameters)}).items()})
     _record_progress(log, folder, "")
     if (folder / FIRST_STAGE).is_dir():
         _record_progress(log, folder / FIRST_STAGE, f"{FIRST_STAGE}/")
-    log.tags(
+    log.describe(
         {
             "weights_sha256": sha256(folder / "model.safetensors"),
             "selected_step": str(training.selected_step),
             "selected_by": training.selected_by,
-        }
+        },
+        {key: as_text(value) for key, value in flat({"parameters": asdict(training.parameters)}).items()},
     )
     record_cost(log, "train", training.steps, cost)
 
@@ -47,7 +47,7 @@ def record_evaluation(
     replace: log files again that are there already; done anyway where a figure is new.
     """
     changed = log.figures(step, evaluation_figures(results))
-    log.tags({f"tripwire.{alarm.name}": f"{alarm.verdict}: {alarm.text}" for alarm in results.tripwires})
+    log.describe({f"tripwire.{alarm.name}": f"{alarm.verdict}: {alarm.text}" for alarm in results.tripwires})
     files = [folder / "results.json", *sorted(folder.glob("*.png"))]
     log.files(files, "evaluate", replace=replace or changed > 0)
     record_cost(log, "evaluate", step, cost)
@@ -61,7 +61,7 @@ def record_cost(log: RunLog, mode: Mode, step: int, cost: TrainingCost | Evaluat
     texts = {key: value for key, value in values.items() if isinstance(value, str)}
     numbers = {key.replace(".", "/"): float(value) for key, value in values.items() if key not in texts}
     log.figures(step, {f"cost/{mode}/{key}": value for key, value in numbers.items()})
-    log.tags({f"{mode}.{key}": value for key, value in texts.items()})
+    log.describe({f"{mode}.{key}": value for key, value in texts.items()})
 
 
 def evaluation_figures(results: Results) -> dict[str, float]:

@@ -9,6 +9,17 @@ from urllib.parse import urlsplit
 
 from visage.errors import UserError
 
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that died is given up after seconds, not minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""Defaults for MLflow, set before it is imported."""
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""The stores that are databases, by the beginning of their URIs."""
+
 
 def tracking_is_off() -> bool:
     """Whether VISAGE_TRACKING=off asks for no MLflow at all."""
@@ -26,18 +37,25 @@ def store_uri(root: Path) -> str:
     return f"sqlite:///{root.resolve() / path}" if path != uri else uri
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store, None for any other."""
+    path = uri.removeprefix("sqlite:///")
+    return Path(path.partition("?")[0]) if path != uri else None
+
+
 def check_store(uri: str) -> None:
     """Check within seconds, without importing MLflow, that a store can be used.
 
     Raises:
-        UserError: nothing answers there, the folder cannot be written, or MLflow does not know such a store.
+        UserError: nothing answers there, the file cannot be written, or it is a folder, in which MLflow tracks no more.
+            Stores of other kinds (databricks, azureml://..., what its plugins bring) are MLflow's business.
     """
-    scheme = urlsplit(uri).scheme.split("+")[0]
+    scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
         _check_server(uri)
-    elif uri.startswith("sqlite:///"):
-        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
-    elif scheme not in ("postgresql", "mysql", "mssql"):
+    elif file := sqlite_file(uri):
+        _check_sqlite(file)
+    elif (scheme in ("", "file", "sqlite") or len(scheme) == 1) and uri != "databricks":  # one letter is a drive
         raise UserError(
             f"MLFLOW_TRACKING_URI={uri} is no store that MLflow can track in (folders such as ./mlruns no longer are): "
             "name a server (http://...) or a file (sqlite:///mlflow.db), or unset it"

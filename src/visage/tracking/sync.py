@@ -87,7 +87,7 @@ def _open(store: Store, config: RunConfig, root: Path, figures: Mapping[str, flo
     if log is None:
         log = store.join(run, now())
     if log.new:
-        log.tags(origin("sync"))
+        log.describe(origin("sync"))
     return log
 
 

@@ -1,13 +1,13 @@
 """GPUs for each stage: whoever starts the stages, two that choose for themselves never choose the same one."""
 
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from visage.machine import private_folder
 
 POLL_SECONDS = 1.0
 _held: dict[str, FileLock] = {}
@@ -21,8 +21,7 @@ def take_free(uuids: Sequence[str], count: int, folder: Path | None = None) -> l
 
     uuids: of the GPUs that this process sees, in order, at least `count`. folder: of the locks, one for each user.
     """
-    folder = folder or Path(tempfile.gettempdir()) / f"visage-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = folder or private_folder()
     waiting = False
     while len(_held) < count:
         free = _locked(uuids, count, folder)
