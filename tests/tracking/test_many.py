@@ -92,6 +92,7 @@ def test_nothing_is_lost_when_many_log_at_once(tracking, server, run_config, tmp
     from mlflow import MlflowClient
 
     tracking.setenv("MLFLOW_TRACKING_URI", server)
+    tracking.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")  # as stages do; the server has enough to do
     homes = [tmp_path / name for name in ("anna", "ben")]
     configs = [run_config("vae").seeded(seed) for seed in range(WRITERS)]
     found = [write_run(homes[seed % 2], config) for seed, config in enumerate(configs)]
