@@ -114,9 +114,17 @@ def project(template, tmp_path, monkeypatch):
     return shutil.copytree(template, tmp_path / "clone")
 
 
+BLOCKED = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Ray starts its workers like this."""
+
+
 def begin(project, *words):
     return subprocess.Popen(
-        [sys.executable, "-m", "visage.pipeline.one", *words],
+        [sys.executable, "-c", BLOCKED, sys.executable, "-m", "visage.pipeline.one", *words],
         cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 

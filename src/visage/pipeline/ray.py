@@ -1,11 +1,12 @@
 """`python -m visage.pipeline.ray`: every run that is out of date as a task of a Ray cluster, then DVC's last word.
 
-Ray chooses the node; there `visage.pipeline.one` does the work in the node's clone of the project. What Ray sends to the
-nodes (`problem`, `work`) names nothing of this package, so that a node without it, or with another one, can say so.
+Ray chooses the node; there `visage.pipeline.one` does the work in the node's clone of the project. What Ray sends to
+the nodes (`problem`, `work`) names nothing of this package, so that a node without it, or with another one, can say so.
 """
 
 import os
 import platform
+import socket
 import subprocess
 import sys
 import time
@@ -125,12 +126,16 @@ class Driver:
     def _connect(self) -> None:
         address = os.environ.get("RAY_ADDRESS") or "auto"
         try:
+            if address != "auto":  # where nobody answers, Ray would end this process, after a minute
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
             self.ray.init(address=address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"no Ray cluster answers at {address}: `ray start --head` on one machine, and on the others "
-                "`ray start --address=<it>:6379`; RAY_ADDRESS names one that does not run here"
+                "`ray start --address=<it>:6379`; where several run, RAY_ADDRESS names one"
             ) from error
+        self.here.listen()  # Ray has put its own answer to SIGTERM in the place of ours
         self.needs = self._needs()
 
     def _needs(self) -> dict[str, float]:
@@ -149,13 +154,17 @@ class Driver:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         check = self.ray.remote(problem)
-        answers = {
-            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})": check.options(
+        answers = [
+            check.options(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote(str(self.root), self.digest)
             for node in nodes
-        }
-        found = [f"node {node}: {said}" for node, answer in answers.items() if (said := self.ray.get(answer))]
+        ]
+        found = [
+            f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}): {said}"
+            for node, said in zip(nodes, self.ray.get(answers), strict=True)
+            if said
+        ]
         if found:
             raise UserError("; ".join(found))
         print(f"{len(nodes)} nodes with the same code and parameters", flush=True)

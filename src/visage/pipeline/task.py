@@ -48,9 +48,15 @@ class Task:
         self.root = root
         self.signals: list[int] = []
         self.locks: list[IO[bytes]] = []
+        self.listen()
+        self.pull = ["--pull"] if dvc.default_remote(root) else []
+
+    def listen(self) -> None:
+        """Note SIGINT and SIGTERM, instead of obeying them."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda got, frame: self.signals.append(got))
-        self.pull = ["--pull"] if dvc.default_remote(root) else []
+        # Ray starts its workers with SIGINT blocked, and a stage would inherit that
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
     def prepare(self) -> None:
         """Have all that every training and evaluation needs, once for each clone.
