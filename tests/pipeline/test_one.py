@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -288,18 +289,60 @@ def test_the_same_run_twice_at_once_is_trained_once(project):
     assert started(project).count("train@a-0") == started(project).count("evaluate@a-0") == 1
 
 
+@pytest.fixture
+def s3(tmp_path, monkeypatch):
+    """A server that speaks S3, with a bucket; as the words that add it as a remote."""
+    pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed")
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    import boto3
+    from botocore.exceptions import EndpointConnectionError
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    with (tmp_path / "s3.txt").open("wb") as log:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    until = time.monotonic() + 60
+    while True:
+        try:
+            boto3.client("s3", endpoint_url=url).create_bucket(Bucket="bucket")
+            break
+        except EndpointConnectionError:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    yield [["remote", "add", "-d", "far", "s3://bucket/visage"], ["remote", "modify", "far", "endpointurl", url]]
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return [["remote", "add", "-d", "far", str(tmp_path / "remote")]]
+
+
 @pytest.mark.cluster
-def test_with_a_default_remote_a_clone_elsewhere_runs_nothing_again(project, tmp_path):
+@pytest.mark.parametrize("remote", ["folder", "s3"])
+def test_with_a_default_remote_a_clone_elsewhere_runs_nothing_again(project, tmp_path, remote, request):
     other = tmp_path / "other"
     shutil.copytree(project, other)
     for clone in (project, other):
-        dvc(clone, "remote", "add", "-d", "far", str(tmp_path / "remote"))
+        for words in request.getfixturevalue(remote):
+            dvc(clone, *words)
     assert end(begin(project, "a-0"))[0] == 0
     before = len(started(project))
     status, _, err = end(begin(other, "a-0"))
     assert status == 0, err
     assert started(project)[before:] == ["configure"]  # git keeps what it makes
     assert (other / "runs" / "a-0" / "evaluate" / "results").read_text() == "a-0"
+    for path in (".dvc/cache", "data/reference", "runs"):
+        shutil.rmtree(project / path)
+    dvc(project, "repro", "--pull", "evaluate@a-0")
+    assert started(project)[before:] == ["configure"]
 
 
 def test_a_folder_that_is_no_clone_is_an_error_in_one_line(project):
