@@ -48,13 +48,14 @@ STAGE = textwrap.dedent(
         note(f"step-{steps}")
         stop = []
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: sys.exit("told twice") if stop else stop.append(1))
+            signal.signal(number, lambda got, _: sys.exit("told twice") if stop else stop.append(got))
         while steps < int(os.environ["STEPS"]):
             time.sleep(0.1)
             steps += 1
             if stop:
-                time.sleep(1.5)  # saving takes a while
+                time.sleep(float(os.environ["SAVING"]))
                 write(begun, str(steps))
+                note(f"told-{stop[0]}")
                 note("saved")
                 sys.exit(130)
         write(f"runs/{run}/train/weights", run)
@@ -109,6 +110,7 @@ def template(tmp_path_factory):
 def project(template, tmp_path, monkeypatch):
     monkeypatch.setenv("NOTES", str(tmp_path / "notes.txt"))
     monkeypatch.setenv("STEPS", "5")
+    monkeypatch.setenv("SAVING", "1.5")
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # a scheduler's, without this environment's `python`
@@ -155,9 +157,12 @@ def wait_for(project, note):
 def test_two_at_once_in_one_clone_prepare_it_once_and_train_at_the_same_time(project, monkeypatch):
     monkeypatch.setenv("STEPS", "30")
     both = [begin(project, name) for name in ("a-0", "b-0")]
+    errors = []
     for process in both:
         status, _, err = end(process)
         assert status == 0, err
+        errors.append(err)
+    assert sum("reference: done" in err for err in errors) == 1
     assert sorted(started(project)) == sorted(
         ["configure", "reference", *(f"{stage}@{name}" for stage in ("train", "evaluate") for name in ("a-0", "b-0"))]
     )
@@ -241,6 +246,9 @@ def test_told_to_stop_a_training_saves_and_the_next_attempt_continues(project, t
     assert status == 128 + signal.SIGTERM
     assert err.splitlines()[-1] == "stopped by SIGTERM: what was done is kept; run it again to continue"
     assert notes(project)[-1] == ("saved", "train@a-0")  # before the command ended
+    # DVC leaves SIGINT to the stage; SIGTERM ends DVC, and reaches the stage only where it is sent to everyone
+    how = signal.SIGTERM if told is everyone else signal.SIGINT
+    assert (f"told-{int(how)}", "train@a-0") in notes(project)
     steps = int((project / ".scratch" / "a-0.steps").read_text())
     monkeypatch.setenv("STEPS", str(steps + 1))
     assert end(begin(project, "a-0"))[0] == 0
@@ -249,6 +257,7 @@ def test_told_to_stop_a_training_saves_and_the_next_attempt_continues(project, t
 
 def test_a_training_whose_task_is_killed_saves_and_ends_too(project, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
+    monkeypatch.setenv("SAVING", "8")
     process = begin(project, "a-0")
     wait_for(project, ("step-0", "train@a-0"))
     process.kill()

@@ -65,10 +65,8 @@ class Task:
             UserError: a stage fails.
             StoppedError: by a signal.
         """
-        if is_prepared(self.root):
-            return
         with self._alone("prepare"):
-            if is_prepared(self.root):  # by the one that was waited for
+            if is_prepared(self.root):
                 return
             self.command("reference", "repro", *self.pull, "reference")
             self._push("reference", "--with-deps", "reference")
