@@ -7,9 +7,9 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repro test ui sync docs
+.PHONY: help install repro test test-cluster ui sync docs
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # a folder of its own, because many systems forbid pip to install beside their own packages; some bring venv but no pip
 .uv/bin/uv:
@@ -33,6 +33,10 @@ test: install ## lint, types and all tests
 	$(UV) run --locked ruff format --check .
 	$(UV) run --locked mypy
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed
+	$(UV) sync --locked --quiet --extra ray
+	$(UV) run --locked --extra ray pytest -m cluster
 
 # a database gets a server here; what MLFLOW_TRACKING_URI names otherwise is a server already
 ui: install ## MLflow on http://127.0.0.1:5000, or where MLFLOW_TRACKING_URI says

@@ -53,6 +53,15 @@ def out_of_date(root: Path) -> set[str]:
     return set(json.loads(_ask(root, "status", "--json")))
 
 
+def default_remote(root: Path) -> str:
+    """The remote that `dvc push` and `dvc pull` use by themselves; empty where there is none.
+
+    Raises:
+        UserError: DVC cannot read the project.
+    """
+    return _ask(root, "config", "core.remote").strip()
+
+
 def _ask(root: Path, *words: str) -> str:
     waiting = False
     while True:
@@ -70,7 +79,7 @@ def _ask(root: Path, *words: str) -> str:
 def last_error(text: str) -> str:
     """What went wrong, from the output of a stage and of DVC: the line that a stage ends with, or else DVC's."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
-    errors = [line for line in lines if line.lower().startswith("error: ")]
+    errors = [line[len("error: ") :] for line in lines if line.lower().startswith("error: ")]
     return next(iter(errors or [line for line in reversed(lines) if line]), "it said nothing")
 
 
