@@ -81,12 +81,10 @@ def stale(project: Path, settings: dict | None = None, edits: dict | None = None
     return names
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A clone of the project with tiny settings, after `dvc repro`."""
-    folder = tmp_path_factory.mktemp("clone") / "visage"
-    folder.mkdir()
-    for name in ("src", "stages"):
+def origin(folder: Path, *more: str) -> Path:
+    """A git repository that holds the project, and more of its folders, with tiny settings and without results."""
+    folder.mkdir(parents=True)
+    for name in ("src", "stages", *more):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
@@ -97,11 +95,21 @@ def project(tmp_path_factory) -> Path:
     call(folder, "dvc", "init", "-q")
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
     call(folder, "git", "add", "-A")
-    call(folder, "git", "commit", "-qm", "start")
+    call(folder, "git", "commit", "-qm", "work")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A clone of the project with tiny settings, after `dvc repro`."""
+    folder = origin(tmp_path_factory.mktemp("clone") / "visage")
     call(folder, "dvc", "repro")
-    call(folder, "git", "add", "-A")
-    call(folder, "git", "commit", "-qm", "ran")
+    commit(folder)
     return folder
 
 

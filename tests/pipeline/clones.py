@@ -1,37 +1,11 @@
 """Clones of the project with tiny settings, as the machines of a cluster have them."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
-from tests.test_pipeline import SETTINGS, call, change
-
-
-def origin(folder: Path) -> Path:
-    """A git repository that holds the project, without results, and with tiny settings."""
-    folder.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("src", "stages", "docs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder)
-    change(folder, SETTINGS)
-    call(folder, "git", "init", "-q")
-    call(folder, "git", "config", "user.email", "test@example.org")
-    call(folder, "git", "config", "user.name", "test")
-    call(folder, "dvc", "init", "-q")
-    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
-    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
-    commit(folder)
-    return folder
-
-
-def commit(folder: Path) -> None:
-    call(folder, "git", "add", "-A")
-    call(folder, "git", "commit", "-qm", "work")
+from tests.test_pipeline import call
 
 
 def clone(source: Path, folder: Path, cache: Path | None = None) -> Path:

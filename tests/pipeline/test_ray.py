@@ -6,8 +6,8 @@ import time
 import psutil
 import pytest
 
-from tests.pipeline.clones import begin, clone, end, origin
-from tests.test_pipeline import NAMES, call, change, stages_run
+from tests.pipeline.clones import begin, clone, end
+from tests.test_pipeline import NAMES, call, change, origin, stages_run
 
 pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra ray")
 pytestmark = pytest.mark.cluster

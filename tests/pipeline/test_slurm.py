@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.clones import begin, clone, end, origin
-from tests.test_pipeline import change, stages_run
+from tests.pipeline.clones import begin, clone, end
+from tests.test_pipeline import change, origin, stages_run
 
 NEEDED = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "scontrol")
 pytestmark = [
@@ -112,7 +112,7 @@ def state(job):
 
 @pytest.fixture
 def project(tmp_path):
-    folder = clone(origin(tmp_path / "origin"), tmp_path / "project")
+    folder = clone(origin(tmp_path / "origin", "docs"), tmp_path / "project")
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
 
