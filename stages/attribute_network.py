@@ -2,20 +2,21 @@
 
 from pathlib import Path
 
-from visage.attribute_network import make_attribute_networks
-from visage.config import AttributeNetworkConfig
-from visage.data.arrays import PROCESSED
-from visage.files import write_json
-from visage.metrics import FIGURES
 from visage.stage import run_stage
-from visage.training.devices import start_device
 
 
 def main() -> None:
+    from visage.attribute_network import make_attribute_networks
+    from visage.config import AttributeNetworkConfig
+    from visage.data.arrays import PROCESSED
+    from visage.files import write_json
+    from visage.metrics import FIGURES
+    from visage.training.devices import start_device
+
     config, out = AttributeNetworkConfig.load(), Path("data/attribute_network")
     figures = make_attribute_networks(config, PROCESSED, out, start_device())
     write_json(out / FIGURES, figures)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, fork=True)

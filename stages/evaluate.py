@@ -3,18 +3,19 @@
 import sys
 from pathlib import Path
 
-from visage.config import EvaluateConfig, RunConfig, RuntimeConfig
-from visage.data.arrays import PROCESSED
 from visage.errors import UserError
-from visage.evaluate_run import evaluate_run
-from visage.files import read_json
 from visage.stage import run_stage
-from visage.training.devices import start_device
 
 
 def main() -> None:
     if len(sys.argv) != 2:
         raise UserError("usage: python stages/evaluate.py <name>, such as vae-32-0")
+    from visage.config import EvaluateConfig, RunConfig, RuntimeConfig
+    from visage.data.arrays import PROCESSED
+    from visage.evaluate_run import evaluate_run
+    from visage.files import read_json
+    from visage.training.devices import start_device
+
     device = start_device()
     config = RunConfig.load(sys.argv[1])
     card = read_json(PROCESSED / "train" / f"{config.label}.json")
@@ -22,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, fork=True)

@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
-from visage.config import EvaluateConfig, ReferenceConfig
-from visage.files import write_json
-from visage.metrics import FIGURES
-from visage.reference.build import build_reference
 from visage.stage import run_stage
-from visage.training.devices import start_device
 
 
 def main() -> None:
+    from visage.config import EvaluateConfig, ReferenceConfig
+    from visage.files import write_json
+    from visage.metrics import FIGURES
+    from visage.reference.build import build_reference
+    from visage.training.devices import start_device
+
     config, data = ReferenceConfig.load(), Path("data")
     figures = build_reference(config, EvaluateConfig.load(), data, data / "reference", start_device())
     write_json(data / "reference" / FIGURES, figures)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, fork=True)

@@ -3,19 +3,20 @@
 import sys
 from pathlib import Path
 
-from visage.config import ReportConfig, RunConfig, RuntimeConfig
-from visage.data.arrays import PROCESSED, load_faces
 from visage.errors import UserError
-from visage.files import read_json
 from visage.stage import run_stage
-from visage.train_run import refuse_large_batches, refuse_uneven_batches, train_run
-from visage.training.devices import start_device
-from visage.training.processes import together
 
 
 def main() -> None:
     if len(sys.argv) != 2:
         raise UserError("usage: python stages/train.py <name>, such as vae-32-0")
+    from visage.config import ReportConfig, RunConfig, RuntimeConfig
+    from visage.data.arrays import PROCESSED, load_faces
+    from visage.files import read_json
+    from visage.train_run import refuse_large_batches, refuse_uneven_batches, train_run
+    from visage.training.devices import start_device
+    from visage.training.processes import together
+
     runtime = RuntimeConfig.load()
     device = start_device(runtime.devices)
     config = RunConfig.load(sys.argv[1])
@@ -29,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, fork=True)

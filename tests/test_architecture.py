@@ -19,6 +19,7 @@ PLAIN = {
     "visage.data.card",
     "visage.errors",
     "visage.files",
+    "visage.fork_server",
     "visage.machine",
     "visage.measures.table",
     "visage.metrics",

@@ -14,6 +14,7 @@ PLUMBING = frozenset(
         "visage.data.card",
         "visage.errors",
         "visage.files",
+        "visage.fork_server",
         "visage.machine",
         "visage.measures.table",
         "visage.metrics",

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from visage.config import CONFIGS, ReportConfig
 from visage.errors import UserError
 from visage.files import read_json
+from visage.fork_server import ForkServer
 from visage.pipeline import dvc
 from visage.pipeline.display import Display, clock
 from visage.pipeline.jobs import Job, start
@@ -50,12 +51,13 @@ class Runner:
         if not self.changed:
             print("Everything is up to date.")
             return 0
-        with self.display, self._listening(), self._leaving_none():
+        with self.display, self._listening(), closing(ForkServer()) as forks, self._leaving_none():
             while (self.running or self.plan.ready()) and not (self.stopping and not self.running):
                 if not self.stopping:
                     self._fill()
                 self._collect()
                 self._draw()
+                forks.start_if_asked()
                 time.sleep(POLL_SECONDS)
         if self.preview is not None:
             self.preview.wait()

@@ -1,0 +1,225 @@
+"""A stage in a fork of the server is, to whoever started it, the process that it would have been without one."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.small_data import write_processed
+from tests.small_runs import AUTOENCODER, CARD, RUNTIME, faces
+from visage.config import ReportConfig
+from visage.files import write_json
+from visage.fork_server import ADDRESS, ForkServer
+
+STAGE = """
+import os, signal, sys, time
+from pathlib import Path
+
+loaded = "torch" in sys.modules
+from visage.errors import UserError
+from visage.stage import run_stage
+
+
+def main():
+    if len(sys.argv) == 1:
+        return
+    what, *words = sys.argv[1:]
+    if what == "tell":
+        print(__name__, __file__, words, sys.orig_argv, sys.path, os.getcwd(), sys.stdin.read())
+        print({k: v for k, v in os.environ.items()}, file=sys.stderr)
+    if what == "loaded":
+        print(loaded)
+    if what == "ends":
+        sys.exit(int(words[0]))
+    if what == "fails":
+        raise UserError("its disk is full")
+    if what == "breaks":
+        raise ValueError("a mistake")
+    if what == "killed":
+        os.kill(os.getpid(), int(words[0]))
+    if what == "waits":
+        def save(*_):
+            with open("saved", "a") as file:
+                file.write("saved\\n")
+            time.sleep(0.3)
+            sys.exit(130)
+        signal.signal(signal.SIGINT, save)
+        Path("begun").write_text(str(os.getpid()))
+        time.sleep(60)
+
+
+run_stage(main, fork=True)
+"""
+
+
+@contextmanager
+def running(server):
+    """Start the server when somebody asks, as its owner does."""
+    ended = threading.Event()
+
+    def look():
+        while not ended.wait(0.05):
+            server.start_if_asked()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield os.environ[ADDRESS]
+    finally:
+        ended.set()
+        thread.join()
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def address():
+    with running(ForkServer()) as found:
+        del os.environ[ADDRESS]
+        yield found
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Start the script, at `address` or by itself."""
+    (tmp_path / "stage.py").write_text(STAGE)
+
+    def begin(*words, address=None):
+        named = {ADDRESS: address} if address else {}
+        return subprocess.Popen(
+            [sys.executable, "stage.py", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OWN": "value"} | named,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+
+    return begin
+
+
+def result(process):
+    out, err = process.communicate("something to read", timeout=60)
+    return process.returncode, out, err
+
+
+def appears(path):
+    end = time.monotonic() + 60
+    while not (path.is_file() and path.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tell", "one", "two words"),
+        ("ends", "0"),
+        ("ends", "3"),
+        ("fails",),
+        ("killed", str(int(signal.SIGKILL))),
+        ("killed", str(int(signal.SIGTERM))),
+    ],
+)
+def test_a_fork_says_and_ends_as_the_process_itself_would(begin, address, words):
+    assert result(begin(*words, address=address)) == result(begin(*words))
+
+
+def test_an_unforeseen_error_has_its_traceback(begin, address):
+    status, _, err = result(begin("breaks", address=address))
+    assert status == 1
+    assert err.rstrip().endswith("ValueError: a mistake")
+
+
+def test_only_a_fork_finds_pytorch_imported(begin, address):
+    assert result(begin("loaded", address=address))[1] == "True\n"
+    assert result(begin("loaded"))[1] == "False\n"
+
+
+def test_ctrl_c_reaches_the_stage_once_and_it_can_save(begin, address, tmp_path):
+    process = begin("waits", address=address)
+    appears(tmp_path / "begun")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == 130
+    assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+def test_a_stage_ends_with_the_process_that_stands_for_it(begin, address, tmp_path):
+    process = begin("waits", address=address)
+    pid = int(appears(tmp_path / "begun"))
+    process.kill()
+    end = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_without_a_server_the_stage_runs_by_itself(begin, tmp_path):
+    assert result(begin("ends", "3", address=str(tmp_path / "nobody")))[0] == 3
+    server = ForkServer()
+    path = os.environ[ADDRESS]
+    process = begin("ends", "3", address=path)  # which asks, and waits for a server that never starts
+    server.close()
+    assert result(process)[0] == 3
+    assert not os.path.exists(path)  # noqa: PTH110
+
+
+def test_a_server_ends_with_its_owner_and_its_stages_go_on(begin, tmp_path):
+    owner = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, time\nfrom visage.fork_server import *\ns = ForkServer()\nprint(os.environ[ADDRESS], flush=True)\n"
+            "while s._process is None: s.start_if_asked()\nprint(s._process.pid, flush=True)\ntime.sleep(60)",
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    stage = begin("waits", address=owner.stdout.readline().strip())
+    server = int(owner.stdout.readline())
+    appears(tmp_path / "begun")
+    owner.kill()
+    owner.communicate()
+    end = time.monotonic() + 20
+    while is_alive(server):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert stage.poll() is None
+    os.killpg(stage.pid, signal.SIGINT)
+    assert stage.wait(20) == 130
+
+
+def test_a_training_in_a_fork_gives_the_same_bytes(address, tmp_path):
+    outputs = []
+    for name, environment in (("fork", {ADDRESS: address}), ("alone", {})):
+        root = tmp_path / name
+        train, valid = faces(64, 1), faces(20, 2)
+        write_processed(root / "data" / "processed", {"train": train.images, "valid": valid.images}, external={})
+        write_json(root / "data" / "processed" / "train" / f"{AUTOENCODER.label}.json", CARD)
+        for config in (RUNTIME, AUTOENCODER, ReportConfig((AUTOENCODER.name,))):
+            config.save(root / "configs")
+        command = [sys.executable, str(ROOT / "stages" / "train.py"), AUTOENCODER.name]
+        environment = os.environ | environment | {"PYTHONPATH": str(ROOT / "src"), "VISAGE_TRACKING": "off"}
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        folder = root / "runs" / AUTOENCODER.name / "train"
+        outputs.append({str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    assert outputs[0] == outputs[1]
+    assert outputs[0]
