@@ -1,4 +1,4 @@
-"""A process that has imported PyTorch and its like and forks for each stage: a fork takes no time, an import seconds.
+"""A process that has imported PyTorch and forks for each stage: a fork takes no time, an import seconds.
 
 A runner of many stages keeps one. A stage that finds its address in the environment sends it all that makes a process:
 arguments, environment, working directory, standard streams. It passes signals on to the fork and ends as the fork ends,
@@ -25,11 +25,9 @@ from visage.machine import private_folder
 
 ADDRESS = "VISAGE_FORK_SERVER"
 """The variable that tells a stage where the server listens."""
-PRELOADED = (
-    *("torch", "torch._dynamo", "torch.utils.flop_counter"),  # PyTorch's optimisers import its compiler
-    *("scipy.ndimage", "scipy.stats", "sklearn.decomposition", "sklearn.ensemble", "sklearn.linear_model"),
-)
-"""What takes long to import, and starts neither CUDA nor computing."""
+PRELOADED = ("torch", "torch._dynamo", "torch.utils.flop_counter")
+"""What all of them import, which starts neither CUDA nor threads: no training shall seem to need the memory of what only
+evaluations import. PyTorch's optimisers import its compiler."""
 STREAMS = (0, 1, 2)
 STATUS = struct.Struct("i")
 
