@@ -180,18 +180,22 @@ def test_without_a_server_the_stage_runs_by_itself(begin, tmp_path):
     assert not os.path.exists(path)  # noqa: PTH110
 
 
+OWNER = """
+import os, time
+from visage.fork_server import ADDRESS, ForkServer
+
+server = ForkServer()
+print(os.environ[ADDRESS], flush=True)
+while server._process is None:
+    server.start_if_asked()
+print(server._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
 def test_a_server_ends_with_its_owner_and_its_stages_go_on(begin, tmp_path):
-    owner = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import os, time\nfrom visage.fork_server import *\ns = ForkServer()\nprint(os.environ[ADDRESS], flush=True)\n"
-            "while s._process is None: s.start_if_asked()\nprint(s._process.pid, flush=True)\ntime.sleep(60)",
-        ],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], env=environment, stdout=subprocess.PIPE, text=True)
     stage = begin("waits", address=owner.stdout.readline().strip())
     server = int(owner.stdout.readline())
     appears(tmp_path / "begun")

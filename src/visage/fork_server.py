@@ -26,8 +26,9 @@ from visage.machine import private_folder
 ADDRESS = "VISAGE_FORK_SERVER"
 """The variable that tells a stage where the server listens."""
 PRELOADED = ("torch", "torch._dynamo", "torch.utils.flop_counter")
-"""What all of them import, which starts neither CUDA nor threads: no training shall seem to need the memory of what only
-evaluations import. PyTorch's optimisers import its compiler."""
+"""What all of them import, without starting CUDA; PyTorch's optimisers import its compiler. No more than that, so that
+a training does not seem to need the memory of what only evaluations import.
+"""
 STREAMS = (0, 1, 2)
 STATUS = struct.Struct("i")
 
