@@ -18,9 +18,9 @@ from visage.results import EvaluationCost, cost_file, read
 from visage.training.outputs import build_model
 from visage.weights import save_weights
 
-N = CHUNK + 44
+N = CHUNK + 24
 """A chunk for the first rank and part of one for the second, which has nothing to do for smaller sets."""
-MEASURED = replace(SETTINGS, images=0, quality_samples=N, network_calls=3 * N)
+MEASURED = replace(SETTINGS, images=0, quality_samples=N, network_calls=5 * N // 2)
 VAE = replace(
     AUTOENCODER,
     name="vae-16-0",
