@@ -15,11 +15,14 @@ def main() -> None:
     from visage.evaluate_run import evaluate_run
     from visage.files import read_json
     from visage.training.devices import start_device
+    from visage.training.processes import together
 
-    device = start_device()
+    runtime = RuntimeConfig.load()
+    device = start_device(runtime.devices)
     config = RunConfig.load(sys.argv[1])
     card = read_json(PROCESSED / "train" / f"{config.label}.json")
-    evaluate_run(config, card, EvaluateConfig.load(), device, RuntimeConfig.load().experiment, Path.cwd())
+    with together(runtime.devices, device):
+        evaluate_run(config, card, EvaluateConfig.load(), device, runtime.experiment, Path.cwd())
 
 
 if __name__ == "__main__":

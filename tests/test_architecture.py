@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "tracking": {"tracking", "training.outputs", "weights", "plain"},
     "params": {"params", "training.plan", "models.base", "data", "plain"},
     "train_run": {"tracking", "training", "inference", "models.base", "maths", "data", "weights", "plain"},
-    "evaluate_run": {"tracking", "evaluation", "training", "plain"},
+    "evaluate_run": {"tracking", "evaluation", "training", "inference", "maths", "plain"},
     "stage": {"plain"},
     "pipeline": {"pipeline", "report", "stage", "plain"},
     "documentation": {"params", "models.base", "report", "training.outputs", "plain"},

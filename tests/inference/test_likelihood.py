@@ -55,7 +55,7 @@ def test_the_bound_with_the_true_posterior_is_the_likelihood(images):
     model = LinearVAE()
     found = ask(model, images, seed=4)
     x = to_float(torch.from_numpy(images))
-    generator = torch_generator(4, "likelihood 0")
+    generator = torch_generator(4, "likelihood 0 0")
     u = []
     for _ in images:  # the model draws u, then the code's noise, image by image
         u.append(noise.rand(1, x.shape[1:], generator))
@@ -106,7 +106,7 @@ def test_weights_of_the_true_posterior_are_all_alike(images):
     """log p(x, z) - log q(z | x) is log p(x) whatever z is; only the dequantisation noise still tightens."""
     model = LinearVAE()
     found = weigh(model, images[:4], draws=1)
-    assert found.nats == pytest.approx(ask_from(model, images[:4], "importance 0"))
+    assert found.nats == pytest.approx(ask_from(model, images[:4], "importance 0 0"))
     assert found.effective == pytest.approx(1)
     assert found.kind == "upper_bound"
 

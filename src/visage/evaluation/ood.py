@@ -12,7 +12,6 @@ from visage.evaluation.model import EvaluatedModel
 from visage.evaluation.per_image import FaceMeasures, reconstruction_errors
 from visage.inference.batches import answers
 from visage.inference.ood_scores import Asked, ask_scores, gradient_norm, own_scores
-from visage.maths.streams import torch_generator
 from visage.measures import ood
 from visage.measures.probes import Standardised
 from visage.measures.reconstruction import mse
@@ -217,8 +216,14 @@ def _ask_some(
     n = evaluated.affordable(calls)
     if n < FEWEST:
         return Asked({})
-    generator = torch_generator(evaluated.settings.seed, stream)
-    return ask_scores(score, images[:n], generator, evaluated.batch_size, evaluated.device)
+    return ask_scores(
+        score,
+        images[:n],
+        stream=stream,
+        seed=evaluated.settings.seed,
+        device=evaluated.device,
+        batch_size=evaluated.batch_size,
+    )
 
 
 # --- records ----------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from torch import Tensor
 from visage.evaluation.model import EvaluatedModel
 from visage.inference import likelihood
 from visage.inference.batches import per_image
+from visage.inference.chunks import Draws
 from visage.inference.likelihood import Likelihood, Tightened
-from visage.maths.streams import torch_generator
 from visage.measures.reconstruction import LEAST_SIZE, PER_IMAGE, Measure, mse
 from visage.measures.recorder import Recorder
 from visage.models.base import Decodes, Encodes, HasBound, HasLogProb, Inpaints, Reconstructs, Translates, can
@@ -108,14 +108,14 @@ def masked_errors(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> dict[
     model = evaluated.model
     if not (isinstance(model, Inpaints) and can(model, Inpaints)):
         return {}
-    inpaint, generator = model.inpaint, torch_generator(evaluated.settings.seed, "hidden parts")
+    inpaint, draws = model.inpaint, Draws(evaluated.settings.seed, ["hidden parts"])
 
-    def errors(x: Tensor) -> Tensor:
+    def errors(x: Tensor, generator: torch.Generator) -> Tensor:
         filled, hidden = inpaint(x, generator)
         squared = ((filled - x) / 2).square().mean(1, keepdim=True)
         return (squared * hidden).sum((1, 2, 3)) / hidden.sum((1, 2, 3))
 
-    return {"masked_mse": per_image(errors, images, evaluated.batch_size, evaluated.device, [generator])}
+    return {"masked_mse": per_image(errors, images, evaluated.batch_size, evaluated.device, draws)}
 
 
 def cycle_errors(

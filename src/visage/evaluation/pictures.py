@@ -138,7 +138,7 @@ def _draw_abilities(pictures: PictureFolder, evaluated: EvaluatedModel, images: 
 def _inpainted(evaluated: EvaluatedModel, model: Inpaints, images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """The images, the same with grey in their hidden parts, and what the model fills in."""
     x = next(batches(images, len(images), evaluated.device))
-    filled, hidden = model.inpaint(x, _noise(evaluated, "hidden parts"))
+    filled, hidden = model.inpaint(x, _noise(evaluated, "hidden parts 0"))  # the first ones of `masked_errors`
     return [images, to_pixels(x * (1 - hidden)), to_pixels(filled)]
 
 

@@ -15,6 +15,7 @@ from visage.evaluation.model import EvaluatedModel
 from visage.evaluation.pictures import Facts, PictureFolder
 from visage.files import project_path
 from visage.inference.batches import embedded, to_pixels
+from visage.inference.chunks import over_chunks
 from visage.maths.streams import choose_rows, torch_generator
 from visage.measures import sample_quality
 from visage.measures.recorder import Figure, Recorder
@@ -23,8 +24,6 @@ from visage.models.base import Samples, SamplesGiven, can
 from visage.reference.images import EvaluationImages
 from visage.reference.load import LoadedReference
 
-CHUNK = 256
-"""Samples drawn at a time: bounds the memory."""
 CLOSEST = 16
 """Pairs in memorization.png and in duplicates.png."""
 IN_FEATURES = (*sample_quality.IN_FEATURES, "memorization")
@@ -35,10 +34,11 @@ INCEPTION = ("fid", "kid", "inception_score")
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Sampled images (n, S, S, 3) uint8, and the seconds that they took.
+    """Sampled images (n, S, S, 3) uint8.
 
     broken: how many of them have a value that is not finite; it is black in the image.
     wanted: (n, A) in {0, 1}, the attributes that they were to have; None where the model cannot be asked.
+    seconds: that they took, those of all devices added: n / seconds is what one device draws in a second.
     """
 
     images: NDArray[np.uint8]
@@ -76,13 +76,18 @@ def draw_samples(evaluated: EvaluatedModel, images: EvaluationImages) -> Drawn |
         sample = model.sample
         draw = lambda part, generator: sample(part.stop - part.start, generator)  # noqa: E731
     draw(slice(0, 1), torch_generator(settings.seed, "warm-up")).cpu()  # waits for a GPU
-    drawn, broken, started = np.empty((n, *images.test.shape[1:]), np.uint8), 0, time.perf_counter()
-    for start in range(0, n, CHUNK):
-        part = slice(start, min(start + CHUNK, n))
-        x = draw(part, torch_generator(settings.seed, f"samples {start}"))
-        broken += int((~torch.isfinite(x).flatten(1).all(1)).sum())
-        drawn[part] = to_pixels(x)  # waits for a GPU
-    return Drawn(drawn, broken, wanted, time.perf_counter() - started)
+
+    def draw_chunk(chunk: slice) -> tuple[NDArray[np.uint8], int, float]:
+        started = time.perf_counter()
+        x = draw(chunk, torch_generator(settings.seed, f"samples {chunk.start}"))
+        broken = int((~torch.isfinite(x).flatten(1).all(1)).sum())
+        return to_pixels(x), broken, time.perf_counter() - started  # `to_pixels` waits for a GPU
+
+    drawn, end, broken, seconds = np.empty((n, *images.test.shape[1:]), np.uint8), 0, 0, 0.0
+    for some, broken_ones, took in over_chunks(draw_chunk, n):
+        drawn[end : end + len(some)] = some
+        end, broken, seconds = end + len(some), broken + broken_ones, seconds + took
+    return Drawn(drawn, broken, wanted, seconds)
 
 
 def samples_compared(evaluated: EvaluatedModel) -> int:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.inference.batches import per_image
-from visage.maths.streams import torch_generator
+from visage.inference.batches import answers, noticing, per_image
+from visage.inference.chunks import Draws
 from visage.maths.units import bits_per_dim
 from visage.models.base import EstimatesLogProb, GenerativeModel, HasBound, HasLogProb, ImportanceWeighted, can
 
@@ -64,17 +64,16 @@ def log_likelihood(
     Image i sees the same noise whatever the batch size, and whichever images it stands among. None where the model can
     neither compute, bound nor estimate a likelihood. The model is in eval mode, gradients are off.
     """
-    generators = [torch_generator(seed, f"likelihood {draw}") for draw in range(draws)]
-    before = generators[0].get_state()
+    streams = Draws(seed, [f"likelihood {draw}" for draw in range(draws)])
 
     def means(terms: Callable[[Tensor, torch.Generator], Tensor]) -> tuple[NDArray[np.float64], bool]:
         """Means over the draws, (..., n), of `terms`: images, generator -> (..., B); and whether they drew anything."""
 
-        def ask(x: Tensor) -> Tensor:
+        def ask(x: Tensor, *generators: torch.Generator) -> Tensor:
             return torch.stack([terms(x, generator) for generator in generators]).cpu().double().mean(0)
 
-        found = per_image(ask, images, batch_size, device, generators)
-        return found, not torch.equal(before, generators[0].get_state())
+        parts, drew = zip(*answers(noticing(ask), images, batch_size, device, streams), strict=True)
+        return torch.cat(parts, dim=-1).numpy(), any(drew)
 
     if isinstance(model, HasLogProb) and can(model, HasLogProb):
         nats, random = means(model.log_prob)
@@ -150,13 +149,12 @@ def importance_weighted(
         weight, kind, what = model.log_weight, "upper_bound", "the latent code"
     else:
         return None
-    generators = [torch_generator(seed, f"importance {draw}") for draw in range(draws)]
     weights = per_image(
-        lambda x: torch.stack([weight(x, generator).cpu() for generator in generators]),
+        lambda x, *generators: torch.stack([weight(x, generator).cpu() for generator in generators]),
         images,
         batch_size,
         device,
-        generators,
+        Draws(seed, [f"importance {draw}" for draw in range(draws)]),
     )
     nats, effective = tightened(torch.from_numpy(weights))
     return Tightened(nats.numpy(), effective.numpy(), kind, draws, what)

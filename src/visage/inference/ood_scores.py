@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visage.inference.batches import answers
-from visage.maths.streams import torch_generator
+from visage.inference.batches import answers, noticing
+from visage.inference.chunks import Draws
 from visage.models.base import GenerativeModel, ScoresOod, can
 
 
@@ -25,18 +25,22 @@ class Asked:
 def ask_scores(
     score: Callable[[Tensor, torch.Generator], Mapping[str, Tensor]],
     images: NDArray[np.uint8],
-    generator: torch.Generator,
-    batch_size: int,
+    *,
+    stream: str,
+    seed: int,
     device: torch.device,
+    batch_size: int,
 ) -> Asked:
     """Ask for scores of (n, S, S, 3) uint8 images, n >= 1.
 
-    score: (B, 3, S, S), generator -> name -> (B,).
+    score: (B, 3, S, S), generator -> name -> (B,). stream: the name of the random numbers that it draws.
     """
-    before = generator.get_state()
-    parts = list(answers(lambda x: score(x, generator), images, batch_size, device, [generator]))
-    scores = {name: torch.cat([part[name] for part in parts]).cpu().double().numpy() for name in parts[0]}
-    return Asked(scores, random=not torch.equal(before, generator.get_state()))
+
+    def ask(x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return {name: values.cpu().double() for name, values in score(x, generator).items()}
+
+    parts, drew = zip(*answers(noticing(ask), images, batch_size, device, Draws(seed, [stream])), strict=True)
+    return Asked({name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}, any(drew))
 
 
 def own_scores(
@@ -45,7 +49,7 @@ def own_scores(
     """The model's own scores of (n, S, S, 3) uint8 images; none where it has none."""
     if not (isinstance(model, ScoresOod) and can(model, ScoresOod)):
         return Asked({})
-    return ask_scores(model.ood_scores, images, torch_generator(seed, "own scores"), batch_size, device)
+    return ask_scores(model.ood_scores, images, stream="own scores", seed=seed, device=device, batch_size=batch_size)
 
 
 def gradient_norm(log_likelihood: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
