@@ -1,4 +1,4 @@
-"""One training: runs/<name>/train and data/reference -> runs/<name>/evaluate, its cost, and metrics/<name>.json."""
+"""One evaluation: runs/<name>/train and data/reference -> runs/<name>/evaluate, its cost, and metrics/<name>.json."""
 
 import sys
 from pathlib import Path
