@@ -43,6 +43,33 @@ def model(config):
     return build_model(config)
 
 
+FEW = {"timesteps": 8, "sampling_steps": 2, "bound_terms": 2, "pc_steps": 2, "ode_steps": 1, "likelihood_steps": 1,
+       "multipliers": (1,), "halvings": 3, "steps": 1, "blocks": 1, "prior_layers": 2}  # fmt: skip
+"""Settings that make a model quick to ask."""
+SHAPES = {"halvings", "multipliers"}
+"""Those of them that decide which sizes a model can do."""
+NETWORKS = SHAPES | {"timesteps", "steps", "blocks", "prior_layers"}
+"""Those of them that decide what is learned, and not only how a learned model is asked."""
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("visage.models.vae.REGRET_STEPS", 1)
+    monkeypatch.setattr("visage.maths.samplers.REDRAW_STEPS", 1)
+
+
+def with_few(config, but=frozenset(), **changes):
+    few = {name: number for name, number in FEW.items() if name in config.settings and name not in but}
+    return dataclasses.replace(config, settings=config.settings | few | changes)
+
+
+@pytest.fixture
+def asked(config, quick):
+    """The model as it is, but for how often it calls its network to draw an image, or to judge one."""
+    torch.manual_seed(0)
+    return build_model(with_few(config, but=NETWORKS))
+
+
 @pytest.fixture
 def batch(model, images):
     y = labels_of(model, len(images))
@@ -125,7 +152,7 @@ def test_randomness_comes_from_the_generator_alone(model, batch):
 
 
 def test_one_players_update_leaves_the_others_alone(config, images):
-    training = training_of(config, images)
+    training = training_of(config, images, batch_size=8)
     for phase in training.phases:
         before = {player: [p.clone() for p in ps] for player, ps in training.parameters.items()}
         training._minimise(phase, training.feed.next())
@@ -146,14 +173,14 @@ def test_loss_falls_on_a_single_batch(config, images):
 
 
 def test_interrupted_training_ends_bit_identical(config, images):
-    whole, half = training_of(config, images), training_of(config, images)
+    whole, half = training_of(config, images, batch_size=8), training_of(config, images, batch_size=8)
     for _ in range(3):
         whole.iterate()
     for _ in range(2):
         half.iterate()
     state = copy.deepcopy(half.state_dict())
     torch.manual_seed(999)  # a new process has another random state
-    resumed = training_of(config, images)
+    resumed = training_of(config, images, batch_size=8)
     resumed.load_state_dict(state)
     resumed.iterate()
     for ours, theirs in ((whole.model, resumed.model), (whole.ema.model, resumed.ema.model)):
@@ -163,10 +190,10 @@ def test_interrupted_training_ends_bit_identical(config, images):
 
 
 def test_images_shown_counts_every_real_image(config, images):
-    training = training_of(config, images)
+    training = training_of(config, images, batch_size=8)
     for _ in range(2):
         training.iterate()
-    assert training.images_shown == 2 * 16 * sum(phase.fresh and phase.span[0] == 0 for phase in training.phases)
+    assert training.images_shown == 2 * 8 * sum(phase.fresh and phase.span[0] == 0 for phase in training.phases)
     assert training.phases[0].fresh
 
 
@@ -181,7 +208,8 @@ def needs(model, capability):
 
 
 @torch.no_grad()
-def test_samples_are_images_that_do_not_depend_on_how_many_there_are(model, batch):
+def test_samples_are_images_that_do_not_depend_on_how_many_there_are(asked, batch):
+    model = asked
     needs(model, base.Samples)
     model.train().initialize(batch)
     model.eval()
@@ -210,7 +238,8 @@ def test_samples_are_images_that_do_not_depend_on_how_many_there_are(model, batc
         base.HasFeatures,
     ],
 )
-def test_what_is_said_of_an_image_does_not_depend_on_its_batch(model, batch, capability):
+def test_what_is_said_of_an_image_does_not_depend_on_its_batch(asked, batch, capability):
+    model = asked
     needs(model, capability)
     model.train().initialize(batch)
     model.eval()
@@ -248,7 +277,8 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_batch(model, batch, cap
 
 
 @torch.no_grad()
-def test_decoded_priors_are_images(model, batch):
+def test_decoded_priors_are_images(asked, batch):
+    model = asked
     needs(model, base.Decodes)
     model.train().initialize(batch)
     model.eval()
@@ -263,7 +293,8 @@ def test_decoded_priors_are_images(model, batch):
 
 
 @torch.no_grad()
-def test_variants_are_samples_too(model, batch):
+def test_variants_are_samples_too(asked, batch):
+    model = asked
     needs(model, base.HasVariants)
     model.train().initialize(batch)
     model.eval()
@@ -276,7 +307,8 @@ def test_variants_are_samples_too(model, batch):
 
 
 @torch.no_grad()
-def test_images_of_given_attributes_do_not_depend_on_other_rows(model, batch):
+def test_images_of_given_attributes_do_not_depend_on_other_rows(asked, batch):
+    model = asked
     needs(model, base.SamplesGiven)
     model.train().initialize(batch)
     model.eval()
@@ -297,7 +329,8 @@ def test_images_of_given_attributes_do_not_depend_on_other_rows(model, batch):
 
 
 @torch.no_grad()
-def test_what_is_visible_stays_and_hidden_parts_come_from_the_generator(model, batch):
+def test_what_is_visible_stays_and_hidden_parts_come_from_the_generator(asked, batch):
+    model = asked
     needs(model, base.Inpaints)
     model.train().initialize(batch)
     model.eval()
@@ -367,7 +400,8 @@ def test_log_weights_have_the_bound_for_their_mean(model, batch):
     assert abs(differences.mean()) < 3 * differences.std() / len(differences) ** 0.5
 
 
-def test_slow_scores_need_no_gradients_around_them_and_leave_none(model, batch):
+def test_slow_scores_need_no_gradients_around_them_and_leave_none(asked, batch):
+    model = asked
     needs(model, base.ScoresOodSlowly)
     model.train().initialize(batch)
     model.eval()
@@ -386,7 +420,8 @@ def test_slow_scores_need_no_gradients_around_them_and_leave_none(model, batch):
     assert model.slow_ood_calls > 1
 
 
-def test_likelihoods_have_gradients_in_the_image(model, batch):
+def test_likelihoods_have_gradients_in_the_image(asked, batch):
+    model = asked
     capability = next((c for c in (base.HasLogProb, base.HasBound) if can(model, c)), None)
     if capability is None:
         pytest.skip("this model has no likelihood")
@@ -424,24 +459,6 @@ VARIANTS = {
     "cyclegan": [{"history": 0, "patch": 1}],
 }
 """Settings of recipes that lead through code which the recipes of the demo do not."""
-
-
-FEW = {"timesteps": 8, "sampling_steps": 2, "bound_terms": 2, "pc_steps": 2, "ode_steps": 1, "likelihood_steps": 1,
-       "multipliers": (1,), "halvings": 3, "steps": 1, "blocks": 1, "prior_layers": 2}  # fmt: skip
-"""Settings that make a model quick to ask."""
-SHAPES = {"halvings", "multipliers"}
-"""Those of them that decide which sizes a model can do."""
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr("visage.models.vae.REGRET_STEPS", 1)
-    monkeypatch.setattr("visage.maths.samplers.REDRAW_STEPS", 1)
-
-
-def with_few(config, but=frozenset(), **changes):
-    few = {name: number for name, number in FEW.items() if name in config.settings and name not in but}
-    return dataclasses.replace(config, settings=config.settings | few | changes)
 
 
 def on_the_other_device(config, changes, batch):

@@ -53,9 +53,12 @@ STAGE = textwrap.dedent(
             time.sleep(0.1)
             steps += 1
             if stop:
-                time.sleep(float(os.environ["SAVING"]))
-                write(begun, str(steps))
                 note(f"told-{stop[0]}")
+                time.sleep(float(os.environ["SAVING"]))
+                for _ in range(600):  # a minute
+                    if Path("saves-on").exists():
+                        time.sleep(0.1)
+                write(begun, str(steps))
                 note("saved")
                 sys.exit(130)
         write(f"runs/{run}/train/weights", run)
@@ -106,15 +109,39 @@ def template(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def project(template, tmp_path, monkeypatch):
-    monkeypatch.setenv("NOTES", str(tmp_path / "notes.txt"))
+def surroundings(monkeypatch, folder):
+    monkeypatch.setenv("NOTES", str(folder / "notes.txt"))
     monkeypatch.setenv("STEPS", "5")
     monkeypatch.setenv("SAVING", "1.5")
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # a scheduler's, without this environment's `python`
+
+
+@pytest.fixture(scope="module")
+def prepared_template(template, tmp_path_factory):
+    """The same, and all that trainings need has been made in it."""
+    folder = shutil.copytree(template, tmp_path_factory.mktemp("prepared") / "clone")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        surroundings(monkeypatch, folder.parent)
+        status, out, err = end(begin(folder, "--list"))
+    assert (status, out) == (0, "a-0\nb-0\n"), err
+    assert started(folder) == ["configure", "reference"]
+    return folder
+
+
+@pytest.fixture
+def project(template, tmp_path, monkeypatch):
+    """A clone in which nothing has been run."""
+    surroundings(monkeypatch, tmp_path)
     return shutil.copytree(template, tmp_path / "clone")
+
+
+@pytest.fixture
+def prepared(prepared_template, tmp_path, monkeypatch):
+    """A clone that is ready for trainings."""
+    surroundings(monkeypatch, tmp_path)
+    return shutil.copytree(prepared_template, tmp_path / "clone")
 
 
 BLOCKED = """
@@ -176,8 +203,8 @@ def test_two_at_once_in_one_clone_prepare_it_once_and_train_at_the_same_time(pro
     assert notes(project) == []
 
 
-def test_a_clone_is_prepared_again_when_what_it_was_prepared_from_changes_or_what_was_made_is_gone(project):
-    assert end(begin(project, "--list"))[:2] == (0, "a-0\nb-0\n")
+def test_a_clone_is_prepared_again_when_what_it_was_prepared_from_changes_or_what_was_made_is_gone(prepared):
+    project = prepared
     assert is_prepared(project)
     for name in ("params.yaml", "configs/report.json"):
         (project / name).write_text((project / name).read_text() + "\n")
@@ -189,7 +216,7 @@ def test_a_clone_is_prepared_again_when_what_it_was_prepared_from_changes_or_wha
     assert (status, out) == (0, "a-0\nb-0\n")
     assert "reference: done" in err
     assert is_prepared(project)
-    assert started(project) == ["configure", "reference", "configure"]
+    assert started(project) == ["configure"]  # and DVC's cache has the rest
 
 
 def test_the_digest_is_that_of_parameters_and_code(project):
@@ -222,8 +249,8 @@ def test_a_failing_stage_is_one_line_and_the_next_attempt_goes_on_from_there(pro
     assert end(begin(project, "--list"))[1] == "b-0\n"
 
 
-def test_a_run_that_does_not_exist_is_refused(project):
-    status, _, err = end(begin(project, "c-0"))
+def test_a_run_that_does_not_exist_is_refused(prepared):
+    status, _, err = end(begin(prepared, "c-0"))
     assert status == 1
     assert "error: params.yaml has no run c-0: `python -m visage.pipeline.one --list` names them" in err
 
@@ -235,67 +262,72 @@ def everyone(process):
 
 
 @pytest.mark.parametrize("told", [lambda process: [process], everyone], ids=["itself", "everyone"])
-def test_told_to_stop_a_training_saves_and_the_next_attempt_continues(project, told, monkeypatch):
+def test_told_to_stop_a_training_saves_and_the_next_attempt_continues(prepared, told, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
-    process = begin(project, "a-0")
-    wait_for(project, ("step-0", "train@a-0"))
+    process = begin(prepared, "a-0")
+    wait_for(prepared, ("step-0", "train@a-0"))
     time.sleep(0.5)
     for one in told(process):
         one.send_signal(signal.SIGTERM)
     status, _, err = end(process)
     assert status == 128 + signal.SIGTERM
     assert err.splitlines()[-1] == "stopped by SIGTERM: what was done is kept; run it again to continue"
-    assert notes(project)[-1] == ("saved", "train@a-0")  # before the command ended
+    assert notes(prepared)[-1] == ("saved", "train@a-0")  # before the command ended
     # DVC leaves SIGINT to the stage; SIGTERM ends DVC, and reaches the stage only where it is sent to everyone
     how = signal.SIGTERM if told is everyone else signal.SIGINT
-    assert (f"told-{int(how)}", "train@a-0") in notes(project)
-    steps = int((project / ".scratch" / "a-0.steps").read_text())
+    assert (f"told-{int(how)}", "train@a-0") in notes(prepared)
+    steps = int((prepared / ".scratch" / "a-0.steps").read_text())
     monkeypatch.setenv("STEPS", str(steps + 1))
-    assert end(begin(project, "a-0"))[0] == 0
-    assert notes(project).count((f"step-{steps}", "train@a-0")) == 1
+    assert end(begin(prepared, "a-0"))[0] == 0
+    assert notes(prepared).count((f"step-{steps}", "train@a-0")) == 1
 
 
-def test_a_training_whose_task_is_killed_saves_and_ends_too(project, monkeypatch):
+def test_a_training_whose_task_is_killed_saves_and_ends_too(prepared, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
-    monkeypatch.setenv("SAVING", "8")
-    process = begin(project, "a-0")
-    wait_for(project, ("step-0", "train@a-0"))
+    (prepared / "saves-on").touch()
+    process = begin(prepared, "a-0")
+    wait_for(prepared, ("step-0", "train@a-0"))
     process.kill()
     monkeypatch.setenv("STEPS", "30")
-    status, _, err = end(begin(project, "a-0"))  # at once, while the stage still saves
+    again = begin(prepared, "a-0")  # at once, while the stage still saves
+    assert "waiting for another task in this clone" in again.stderr.readline()
+    assert ("saved", "train@a-0") not in notes(prepared)
+    (prepared / "saves-on").unlink()
+    status, _, err = end(again)
     assert status == 0, err
-    whats = [what for what, stage in notes(project) if stage == "train@a-0"]
+    whats = [what for what, stage in notes(prepared) if stage == "train@a-0"]
     assert whats.index("saved") < len(whats) - 1 - whats[::-1].index("start")
-    steps = int((project / ".scratch" / "a-0.steps").read_text())
+    steps = int((prepared / ".scratch" / "a-0.steps").read_text())
     assert steps > 0
     assert f"step-{steps}" in whats
 
 
-def test_a_second_signal_ends_a_training_that_does_not_end_by_itself(project, monkeypatch):
+def test_a_second_signal_ends_a_training_that_does_not_end_by_itself(prepared, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
-    process = begin(project, "a-0")
-    wait_for(project, ("step-0", "train@a-0"))
+    process = begin(prepared, "a-0")
+    wait_for(prepared, ("step-0", "train@a-0"))
     stage = next(one for one in everyone(process) if one.cmdline()[-2:] == ["stage.py", "train@a-0"])
+    (prepared / "saves-on").touch()
     process.send_signal(signal.SIGINT)
-    time.sleep(2)  # it has been told, and saves
+    wait_for(prepared, (f"told-{int(signal.SIGINT)}", "train@a-0"))
     process.send_signal(signal.SIGINT)
     assert end(process)[0] == 128 + signal.SIGINT
     assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
-    assert ("saved", "train@a-0") not in notes(project)
+    assert ("saved", "train@a-0") not in notes(prepared)
 
 
-def test_the_same_run_twice_at_once_is_trained_once(project):
-    first = begin(project, "a-0")
-    wait_for(project, ("start", "train@a-0"))
-    second = begin(project, "a-0")
-    third = begin(project, "a-0")
+def test_the_same_run_twice_at_once_is_trained_once(prepared):
+    first = begin(prepared, "a-0")
+    wait_for(prepared, ("start", "train@a-0"))
+    second = begin(prepared, "a-0")
+    third = begin(prepared, "a-0")
     assert "waiting for another task in this clone" in third.stderr.readline()
     third.send_signal(signal.SIGTERM)
     assert end(third)[0] == 128 + signal.SIGTERM
     for process in (first, second):
         status, _, err = end(process)
         assert status == 0, err
-    assert started(project).count("train@a-0") == started(project).count("evaluate@a-0") == 1
+    assert started(prepared).count("train@a-0") == started(prepared).count("evaluate@a-0") == 1
 
 
 @pytest.fixture

@@ -94,22 +94,24 @@ def test_an_evaluation_deletes_it_once_it_is_recorded_and_not_before(tmp_path, c
         assert kept.is_dir() == there
 
 
-def test_two_that_train_the_same_run_train_it_once(tmp_path):
+def test_two_that_train_the_same_run_train_it_once(tmp_path, monkeypatch, capsys):
     """As two experiments do that share a run; each has a working copy of its own, and the scratch folder is shared."""
     copies = [tmp_path / "one", tmp_path / "two"]
     for copy in copies:
         copy.mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     script = (
         "import sys; from pathlib import Path; from tests.small_runs import *; from visage.train_run import train_run;"
+        "print('ready', flush=True);"
         "train_run(AUTOENCODER, CARD, *WHERE, faces(64, 1), faces(20, 2), Path(sys.argv[1]))"
     )
-    environment = os.environ | {"DVC_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    both = [
-        subprocess.Popen([sys.executable, "-c", script, copy], env=environment, stderr=subprocess.STDOUT, **PIPED)
-        for copy in copies
-    ]
-    texts = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], texts
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+    command = [sys.executable, "-c", script, copies[0]]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.STDOUT, **PIPED) as other:
+        assert other.stdout.readline() == "ready\n"
+        go(copies[1])
+        texts = [other.communicate(timeout=120)[0], "".join(capsys.readouterr())]
+    assert other.returncode == 0, texts
     assert sorted("was finished before" in text for text in texts) == [False, True], texts
     assert outputs(copies[0]) == outputs(copies[1])
     assert read(cost_file(copies[0], AUTOENCODER.name, "train"), TrainingCost).seconds > 0

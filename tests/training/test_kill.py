@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 from tests.conftest import ROOT
-from tests.small_runs import LATENT_DIFFUSION
+from tests.small_runs import CARD, LATENT_DIFFUSION, WHERE, faces
+from visage.train_run import train_run
 
 SCRIPT = """
 import os, signal, sys
@@ -27,25 +28,27 @@ train_run(LATENT_DIFFUSION, CARD, *WHERE, faces(64, 1), faces(20, 2), root)
 """
 
 
-def test_kill_and_resume_gives_the_same_bytes(tmp_path):
-    def attempt(name, model="none", step=-1):
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / name), model, str(step)]
+def test_kill_and_resume_gives_the_same_bytes(tmp_path, capsys):
+    def killed(model, step):
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "killed"), model, str(step)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-        return done.returncode, done.stdout + done.stderr
+        assert done.returncode == -9
+        assert not (tmp_path / "killed" / "runs").exists()
+        return done.stdout + done.stderr
+
+    def finished(name):
+        capsys.readouterr()
+        train_run(LATENT_DIFFUSION, CARD, *WHERE, faces(64, 1), faces(20, 2), tmp_path / name)
+        return "".join(capsys.readouterr())
 
     def outputs(name):
         folder = tmp_path / name / "runs" / LATENT_DIFFUSION.name / "train"
         return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
-    assert attempt("whole")[0] == 0
-    assert attempt("killed", "autoencoder", 7)[0] == -9
-    assert not (tmp_path / "killed" / "runs").exists()
-    code, text = attempt("killed", "latent_diffusion", 5)
-    assert code == -9
-    assert "autoencoder-16-0: continuing at step 6" in text
-    assert not (tmp_path / "killed" / "runs").exists()
-    code, text = attempt("killed")
-    assert code == 0, text
+    finished("whole")
+    killed("autoencoder", 7)
+    assert "autoencoder-16-0: continuing at step 6" in killed("latent_diffusion", 5)
+    text = finished("killed")
     assert "latent_diffusion-16-0: continuing at step 4" in text
     assert "autoencoder-16-0: " not in text  # finished by the attempt before
     assert outputs("killed") == outputs("whole")
