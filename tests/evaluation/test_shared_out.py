@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tests.conftest import ROOT
 from tests.small_data import SETTINGS, SPLITS, write_data
@@ -53,7 +54,8 @@ def written(root):
 
 
 def test_the_stage_shares_an_evaluation_out_and_writes_what_one_process_writes(root, tmp_path):
-    evaluate_run(VAE, CARD, MEASURED, *WHERE, root)
+    with threadpool_limits(1):  # NumPy's threads, too, as many as the stage has
+        evaluate_run(VAE, CARD, MEASURED, *WHERE, root)
     alone = written(root)
     assert alone.keys() > {"results.json", "scores.npz", "samples.png", "reconstructions.png"}
     (root / EVALUATE / "results.json").unlink()
