@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from visage.config import ReportConfig
 from visage.files import write_json
 from visage.fork_server import ADDRESS, ForkServer
 
+PYTHON = sys.executable
 STAGE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -80,7 +83,6 @@ def running(server):
 @pytest.fixture(scope="module")
 def address():
     with running(ForkServer()) as found:
-        del os.environ[ADDRESS]
         yield found
 
 
@@ -90,11 +92,12 @@ def begin(tmp_path):
     (tmp_path / "stage.py").write_text(STAGE)
 
     def begin(*words, address=None):
+        others = {name: value for name, value in os.environ.items() if name != ADDRESS}
         named = {ADDRESS: address} if address else {}
         return subprocess.Popen(
-            [sys.executable, "stage.py", *words],
+            [PYTHON, "stage.py", *words],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OWN": "value"} | named,
+            env=others | {"PYTHONPATH": str(ROOT / "src"), "OWN": "value"} | named,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -170,14 +173,25 @@ def test_a_stage_ends_with_the_process_that_stands_for_it(begin, address, tmp_pa
         time.sleep(0.02)
 
 
-def test_without_a_server_the_stage_runs_by_itself(begin, tmp_path):
+def test_without_a_server_the_stage_runs_by_itself(begin, monkeypatch, tmp_path):
     assert result(begin("ends", "3", address=str(tmp_path / "nobody")))[0] == 3
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     server = ForkServer()
     path = os.environ[ADDRESS]
     process = begin("ends", "3", address=path)  # which asks, and waits for a server that never starts
     server.close()
     assert result(process)[0] == 3
-    assert not os.path.exists(path)  # noqa: PTH110
+    assert not Path(path).exists()
+
+
+def test_a_stage_does_not_wait_for_a_server_that_has_died(begin, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with running(ForkServer()) as address:
+        for _ in range(2):  # the first one finds it starting, the second one finds it gone
+            assert result(begin("ends", "3", address=address))[0] == 3
 
 
 OWNER = """
@@ -212,7 +226,7 @@ def test_a_server_ends_with_its_owner_and_its_stages_go_on(begin, tmp_path):
 
 def test_a_training_in_a_fork_gives_the_same_bytes(address, tmp_path):
     outputs = []
-    for name, environment in (("fork", {ADDRESS: address}), ("alone", {})):
+    for name, there in (("fork", address), ("alone", str(tmp_path / "nobody"))):
         root = tmp_path / name
         train, valid = faces(64, 1), faces(20, 2)
         write_processed(root / "data" / "processed", {"train": train.images, "valid": valid.images}, external={})
@@ -220,7 +234,7 @@ def test_a_training_in_a_fork_gives_the_same_bytes(address, tmp_path):
         for config in (RUNTIME, AUTOENCODER, ReportConfig((AUTOENCODER.name,))):
             config.save(root / "configs")
         command = [sys.executable, str(ROOT / "stages" / "train.py"), AUTOENCODER.name]
-        environment = os.environ | environment | {"PYTHONPATH": str(ROOT / "src"), "VISAGE_TRACKING": "off"}
+        environment = os.environ | {ADDRESS: there, "PYTHONPATH": str(ROOT / "src"), "VISAGE_TRACKING": "off"}
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         folder = root / "runs" / AUTOENCODER.name / "train"

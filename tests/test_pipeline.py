@@ -120,9 +120,10 @@ def commit(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A clone of the project with tiny settings, after `dvc repro`."""
+    """A clone of the project with tiny settings, after the command behind `make repro`."""
     folder = origin(tmp_path_factory.mktemp("clone") / "visage")
-    call(folder, "dvc", "repro")
+    said = call(folder, sys.executable, "-m", "visage.pipeline")
+    assert "ran again" not in said
     commit(folder)
     return folder
 
@@ -149,7 +150,8 @@ def test_nothing_that_git_keeps_is_large_or_left_over(project):
     assert sum(path.stat().st_size for path in tracked) < 2_000_000
 
 
-def test_a_second_repro_does_nothing(project):
+def test_make_repro_leaves_the_report_to_dvc_and_then_nothing(project):
+    assert stages_run((project / ".scratch" / "logs" / "repro.log").read_text()) == {"report"}
     assert stages_run(call(project, "dvc", "repro")) == set()
 
 

@@ -55,33 +55,38 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._path: Path | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         if not hasattr(os, "pidfd_open"):
             return  # not Linux; elsewhere a fork may not use all libraries
         with suppress(OSError):  # a folder that can hold no socket; then each stage imports what it needs
-            self._path = private_folder() / f"fork-{os.getpid()}"
-            self._path.unlink(missing_ok=True)
-            self._socket.bind(str(self._path))
+            path = private_folder() / f"fork-{os.getpid()}"
+            path.unlink(missing_ok=True)
+            self._socket.bind(str(path))
             self._socket.listen()
-            os.environ[ADDRESS] = str(self._path)
+            self._path = path
+            os.environ[ADDRESS] = str(path)
 
     def start_if_asked(self) -> None:
         """Start the server if a stage waits for it."""
-        if self._process is None and select.select([self._socket], [], [], 0)[0]:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "visage.fork_server", str(self._socket.fileno())],
-                stdin=subprocess.PIPE,  # its end tells the server that this process has ended
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[self._socket.fileno()],
-                process_group=0,  # Ctrl-C is for the stages
-            )
+        if self._path is None or self._process is not None or not select.select([self._socket], [], [], 0)[0]:
+            return
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "visage.fork_server", str(self._socket.fileno())],
+            stdin=subprocess.PIPE,  # its end tells the server that this process has ended
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[self._socket.fileno()],
+            process_group=0,  # Ctrl-C is for the stages
+        )
+        self._socket.close()  # it is the server's now: if that ends, no stage shall wait for an answer
 
     def close(self) -> None:
         """End the server; forks that still run are kept."""
-        os.environ.pop(ADDRESS, None)
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            os.environ.pop(ADDRESS, None)
+            self._path.unlink(missing_ok=True)
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -150,16 +155,14 @@ def _attend(connection: socket.socket) -> _Request:
             os.dup2(stream, own)
             os.close(stream)
         return request
-    connection.sendall(b"\n")
     ended, asking = os.pidfd_open(stage), connection.fileno()
-    while ended not in select.select([asking, ended], [], [])[0]:
-        try:
-            asked = connection.recv(1)
-        except ConnectionResetError:
-            asked = b""
-        os.kill(stage, asked[0] if asked else signal.SIGKILL)  # nothing comes from a process that was killed
-        if not asked:
-            break
+    try:
+        connection.sendall(b"\n")
+        while ended not in select.select([asking, ended], [], [])[0]:
+            (number,) = connection.recv(1)
+            os.kill(stage, number)
+    except (OSError, ValueError):  # the process that asked was killed, and says nothing more
+        os.kill(stage, signal.SIGKILL)
     _, status = os.waitpid(stage, 0)
     with suppress(OSError):
         connection.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))

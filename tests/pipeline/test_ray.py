@@ -57,14 +57,17 @@ def test_nodes_that_would_do_something_else_are_refused_by_name_before_anything_
     driver, one, _ = clones
     other = clone(driver.parent / "origin", tmp_path / "other")
     change(other, {"model.beta": 1.5})
-    address = cluster({"VISAGE_CLONE": one}, {"VISAGE_CLONE": other}, {"VISAGE_CLONE": tmp_path / "nowhere"})
+    apart = clone(driver.parent / "origin", tmp_path / "apart")
+    places = (one, other, apart, tmp_path / "nowhere")
+    address = cluster(*({"VISAGE_CLONE": place} for place in places))
     status, out, err = end(drive(driver, address))
     assert status == 1
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: node ")
-    assert line.count("node ") == 2
+    assert line.count("node ") == 3
     assert f"{other} has other code or parameters than the driver: " in line
     assert f"{tmp_path / 'nowhere'} is no clone of this project: " in line
+    assert f"{apart} keeps what it makes in {apart}/.dvc/cache, which is not the driver's cache: " in line
     assert str(one) not in line
     assert "runs on" not in out
     assert not (one / "runs").exists()

@@ -62,6 +62,15 @@ def default_remote(root: Path) -> str:
     return _ask(root, "config", "core.remote").strip()
 
 
+def cache_folder(root: Path) -> str:
+    """Where DVC's cache of the project is.
+
+    Raises:
+        UserError: DVC cannot read the project.
+    """
+    return _ask(root, "cache", "dir").strip()
+
+
 def _ask(root: Path, *words: str) -> str:
     waiting = False
     while True:

@@ -1,7 +1,8 @@
 """`python -m visage.pipeline.ray`: every run that is out of date as a task of a Ray cluster, then DVC's last word.
 
 Ray chooses the node; there `visage.pipeline.one` does the work in the node's clone of the project. What Ray sends to
-the nodes (`problem`, `work`) names nothing of this package, so that a node without it, or with another one, can say so.
+the nodes (`problem`, `problem_before`, `work`) names nothing of this package, so that a node without it, or with
+another one, can say so.
 """
 
 import os
@@ -9,17 +10,19 @@ import platform
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from visage.config import CONFIGS, RuntimeConfig
 from visage.errors import UserError
+from visage.pipeline import dvc
 from visage.pipeline.clone import digest
 from visage.pipeline.display import clock
-from visage.pipeline.dvc import stages_that_ran
 from visage.pipeline.one import use_this_python
 from visage.pipeline.task import StoppedError, Task
 
@@ -46,6 +49,24 @@ def problem(clone: str, expected: str) -> str:
         )
     if done.stdout.strip() != expected:
         return f"{root} has other code or parameters than the driver: commit and push there, then `git pull` here"
+    return ""
+
+
+def problem_before(clone: str, expected: str, token: str) -> str:
+    """On a node, before it does anything: as `problem`, and whether what it makes will reach the driver.
+
+    token: the name of a file that the driver has put into its cache; empty where the driver has a default remote.
+    """
+    if found := problem(clone, expected):
+        return found
+    root = Path(os.environ.get("VISAGE_CLONE", clone))
+    asked = ("cache", "dir") if token else ("config", "core.remote")
+    command = [sys.executable, "-m", "dvc", *asked]
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    if token and not (root / said / token).is_file():
+        return f"{root} keeps what it makes in {said}, which is not the driver's cache: share one, or add a remote"
+    if not said:
+        return f"{root} has no default remote, and the driver has: `dvc remote add --local -d ...` there, too"
     return ""
 
 
@@ -153,21 +174,34 @@ class Driver:
             raise UserError(f"no node of the Ray cluster has a {kind}: start one that has")
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        check = self.ray.remote(problem)
-        answers = [
-            check.options(
-                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(str(self.root), self.digest)
-            for node in nodes
-        ]
+        check = self.ray.remote(problem_before)
+        with self._token() as token:
+            answers = [
+                check.options(
+                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ).remote(str(self.root), self.digest, token)
+                for node in nodes
+            ]
+            problems = self.ray.get(answers)
         found = [
             f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}): {said}"
-            for node, said in zip(nodes, self.ray.get(answers), strict=True)
+            for node, said in zip(nodes, problems, strict=True)
             if said
         ]
         if found:
             raise UserError("; ".join(found))
         print(f"{len(nodes)} nodes with the same code and parameters", flush=True)
+
+    @contextmanager
+    def _token(self) -> Iterator[str]:
+        """For `problem_before`, while the block runs."""
+        if self.here.pull:
+            yield ""
+            return
+        cache = self.root / dvc.cache_folder(self.root)
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache, prefix="driver-") as token:
+            yield Path(token.name).name
 
     def _start(self, name: str) -> Any:
         """Give Ray one run; what it answers with is a stream of what `work` yields."""
@@ -213,7 +247,7 @@ class Driver:
     def _last_word(self) -> None:
         """A `dvc repro` here, which takes all that the nodes did from the cache and has the report left to run."""
         text = self.here.command("repro", "repro", *self.here.pull)
-        for stage in stages_that_ran(text):
+        for stage in dvc.stages_that_ran(text):
             if stage not in FIRST_HERE:
                 print(
                     f"{stage} ran again in this clone: what a node did has not reached it; do the clones share a cache "
