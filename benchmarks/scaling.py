@@ -10,6 +10,7 @@ else should run meanwhile.
 """
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -73,19 +74,27 @@ def clone(settings: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def sleeping_project(folder: Path, runs: int) -> tuple[float, float]:
-    """A DVC project like ours, whose stages sleep; return the seconds of all together, and of the longest chain."""
+    """A DVC project like ours, whose stages sleep; return the seconds of all together, and of the longest chain.
+
+    How long each one takes is known from metrics/cost, as it is in a clone of ours.
+    """
     stages: dict[str, Any] = {
         "data": {"cmd": "sleep 1; date > data", "outs": ["data"]},
         "report": {"cmd": "date > report", "deps": [f"evaluate-{i}" for i in range(runs)], "outs": ["report"]},
     }
     sums = dict.fromkeys(range(runs), 0.0)
-    for kind, needs in (("train", "data"), ("evaluate", "train-{}")):
+    for kind, needs in (("train", "data"), ("evaluate", "train-${key}")):
         shortest, longest = SLEEPING[kind]
-        for i in range(runs):
-            seconds = shortest + (longest - shortest) * i / (runs - 1)
-            name = f"{kind}-{i}"
-            stages[name] = {"cmd": f"sleep {seconds}; date > {name}", "deps": [needs.format(i)], "outs": [name]}
-            sums[i] += seconds
+        seconds = {i: round(shortest + (longest - shortest) * i / (runs - 1), 1) for i in range(runs)}
+        for i, each in seconds.items():
+            sums[i] += each
+            cost = folder / "metrics" / "cost" / kind / f"{i}.json"
+            cost.parent.mkdir(parents=True, exist_ok=True)
+            cost.write_text(json.dumps({"seconds": each}))
+        stages[kind] = {
+            "foreach": seconds,
+            "do": {"cmd": f"sleep ${{item}}; date > {kind}-${{key}}", "deps": [needs], "outs": [f"{kind}-${{key}}"]},
+        }
     with (folder / "dvc.yaml").open("w") as file:
         YAML().dump({"stages": stages}, file)
     call(folder, "dvc", "init", "--no-scm", "--quiet")
@@ -118,9 +127,10 @@ def overhead() -> None:
     }
     with clone(settings) as folder:
         repro(folder)
+        nothing = cpu_seconds(lambda: call(folder, "dvc", "repro"))
+        print(f"dvc repro with nothing to do: {nothing:.1f} CPU seconds", flush=True)
         for stage in ("train@vae-32-0", "evaluate@vae-32-0"):
             print(f"{stage} by dvc repro: {stage_seconds(folder, stage)}", flush=True)
-        print(f"dvc repro with nothing to do: {cpu_seconds(lambda: call(folder, 'dvc', 'repro')):.1f} CPU seconds")
         with serving():
             stage_seconds(folder, "train@vae-32-0")  # the server's own imports
             for stage in ("train@vae-32-0", "evaluate@vae-32-0"):
