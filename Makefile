@@ -35,7 +35,7 @@ test: install ## lint, types and all tests
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed
-	$(UV) sync --locked --quiet --extra ray
+	$(UV) sync --locked --quiet --compile-bytecode --extra ray
 	$(UV) run --locked --extra ray pytest -m cluster
 
 # a database gets a server here; what MLFLOW_TRACKING_URI names otherwise is a server already
