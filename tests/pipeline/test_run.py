@@ -185,7 +185,7 @@ def test_stages_that_outlive_a_killed_runner_are_waited_for_and_not_run_again(ma
     while sum(what == "start" for _, what, _ in times(project)) < 3 and time.monotonic() < end:
         time.sleep(0.1)
     process.kill()
-    process.communicate()
+    process.wait()
     status, _, err = go(project)
     assert status == 0, err
     assert "waiting for a stage that another DVC runs here" in err

@@ -22,11 +22,6 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "dvc", "--wait-for-lock", *words]
 
 
-def repro(stage: str) -> list[str]:
-    """The command that runs one stage, if it is out of date, and none of those before it."""
-    return command("repro", "--single-item", stage)
-
-
 def needs(root: Path) -> dict[str, set[str]]:
     """The stages, and for each of them the stages whose outputs it reads.
 

@@ -1,15 +1,22 @@
 """Stages that run now, each in processes of its own."""
 
+import multiprocessing
 import os
 import re
+import runpy
 import signal
-import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from visage.pipeline.dvc import last_error
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["visage.pipeline.run", "dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce"])
+"""DVC takes a second to import: one process does, and forks for each stage. Names that a DVC lacks are passed over."""
 
 TAIL = 4096
 """Bytes at the end of a log that hold its last progress bar."""
@@ -21,7 +28,7 @@ class Job:
     """A stage that runs. log: all that it prints."""
 
     stage: str
-    process: "subprocess.Popen[bytes]"
+    process: BaseProcess
     log: Path
     started: float = field(default_factory=time.monotonic)
 
@@ -45,21 +52,30 @@ class Job:
 
     def stop(self, how: signal.Signals) -> None:
         """Send a signal to all of its processes, as a terminal does."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, how)
+        if self.process.is_alive() and self.process.pid:
+            with suppress(ProcessLookupError):  # it has ended by now
+                try:
+                    os.killpg(self.process.pid, how)
+                except ProcessLookupError:  # it has begun by now, and has no others
+                    os.kill(self.process.pid, how)
 
 
-def start(stage: str, command: Sequence[str], root: Path) -> Job:
-    """Start a stage; its output goes to `.scratch/logs`."""
+def start(stage: str, root: Path) -> Job:
+    """Have DVC run one stage, if it is out of date, and none of those before it; its output goes to `.scratch/logs`."""
     log = root / ".scratch" / "logs" / f"{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            process_group=0,  # Ctrl-C reaches it through `Job.stop` alone, once
-        )
+    log.write_bytes(b"")
+    process = FORKS.Process(target=_dvc, args=(root, log, "--wait-for-lock", "repro", "--single-item", stage))
+    process.start()
     return Job(stage, process, log)
+
+
+def _dvc(root: Path, log: Path, *words: str) -> None:
+    """Be `python -m dvc` with these arguments, in a process group of its own: signals come by `Job.stop` alone."""
+    os.setpgid(0, 0)
+    with log.open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os.chdir(root)
+    sys.argv = ["dvc", *words]
+    runpy.run_module("dvc", run_name="__main__", alter_sys=True)

@@ -77,14 +77,14 @@ class Runner:
                 self.display.ended += 1
             elif len(self.running) < slots(self.root, self.jobs, self.devices):
                 self.plan.started.add(stage)
-                self.running.append(start(stage, dvc.repro(stage), self.root))
+                self.running.append(start(stage, self.root))
                 return  # the order of the others may be another one now
 
     def _collect(self) -> None:
         """Take note of what has ended."""
-        for job in [job for job in self.running if job.process.poll() is not None]:
+        for job in [job for job in self.running if not job.process.is_alive()]:
             self.running.remove(job)
-            if job.process.returncode:
+            if job.process.exitcode:
                 self.plan.failed.add(job.stage)
                 if not self.stopping:
                     self.display.end(job.stage, f"FAILED after {clock(job.seconds)}: {job.error}")
@@ -125,7 +125,7 @@ class Runner:
             for job in self.running:
                 job.stop(signal.SIGINT)
             for job in self.running:
-                job.process.wait()
+                job.process.join()
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

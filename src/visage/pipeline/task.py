@@ -19,7 +19,6 @@ from visage.errors import UserError
 from visage.pipeline import dvc
 from visage.pipeline.clone import is_prepared, note_prepared
 from visage.pipeline.display import clock
-from visage.pipeline.jobs import Job
 
 POLL_SECONDS = 0.2
 NOTICE_SECONDS = 1.0
@@ -106,19 +105,22 @@ class Task:
             StoppedError: by a signal.
         """
         self._raise_if_stopped()
-        job = _start(title, dvc.command(*words), self.root, self.locks)
+        # clones on several machines may share one .scratch, so that a training can go on elsewhere
+        log = Path(".scratch") / "logs" / f"{title}.{platform.node()}.log"
+        started = time.monotonic()
+        process = _start(dvc.command(*words), self.root, self.root / log, self.locks)
         told = 0
-        while job.process.poll() is None or (_interrupted(job.process, told) and _group_lives(job.process.pid)):
+        while process.poll() is None or (_interrupted(process, told) and _group_lives(process.pid)):
             if len(self.signals) > told:
-                _stop(job.process, again=told > 0)
+                _stop(process, again=told > 0)
                 told += 1
             time.sleep(POLL_SECONDS)
         self._raise_if_stopped()
-        log = job.log.relative_to(self.root)
-        if job.process.returncode:
-            raise UserError(f"{title} failed: {job.error}; its log: {log}")
-        print(f"{title}: done in {clock(job.seconds)}; its log: {log}", file=sys.stderr, flush=True)
-        return job.log.read_text(errors="replace")
+        text = (self.root / log).read_text(errors="replace")
+        if process.returncode:
+            raise UserError(f"{title} failed: {dvc.last_error(text)}; its log: {log}")
+        print(f"{title}: done in {clock(time.monotonic() - started)}; its log: {log}", file=sys.stderr, flush=True)
+        return text
 
     def _push(self, title: str, *targets: str) -> None:
         if self.pull:
@@ -168,13 +170,11 @@ def _taken(lock: IO[bytes]) -> bool:
     return True
 
 
-def _start(title: str, command: Sequence[str], root: Path, locks: Sequence[IO[bytes]]) -> Job:
+def _start(command: Sequence[str], root: Path, log: Path, locks: Sequence[IO[bytes]]) -> "subprocess.Popen[bytes]":
     """Start a command that ends with this process, even if that is killed, and until then holds its locks."""
-    # clones on several machines may share one .scratch, so that a training can go on elsewhere
-    log = root / ".scratch" / "logs" / f"{title}.{platform.node()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "visage.pipeline.leash", *command],
             cwd=root,
             stdin=subprocess.PIPE,
@@ -183,7 +183,6 @@ def _start(title: str, command: Sequence[str], root: Path, locks: Sequence[IO[by
             pass_fds=[lock.fileno() for lock in locks],
             process_group=0,  # a signal reaches the stage through `_stop` alone
         )
-    return Job(title, process, log)
 
 
 def _stop(process: "subprocess.Popen[bytes]", again: bool) -> None:
