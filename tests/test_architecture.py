@@ -126,8 +126,7 @@ def test_each_stage_depends_on_its_own_code(stage):
 
 
 def test_configure_reads_all_code_and_all_parameters():
-    assert {"stages", "src/visage"} <= set(STAGES["configure"]["deps"])
-    assert set(STAGES["configure"]["params"]) == set(YAML(typ="safe").load(ROOT / "params.yaml"))
+    assert {"stages", "src/visage", "params.yaml"} <= set(STAGES["configure"]["deps"])
 
 
 def test_every_stage_has_a_doorway_and_every_doorway_is_short():

@@ -15,7 +15,9 @@ from pathlib import Path
 from visage.pipeline.dvc import last_error
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["visage.pipeline.run", "dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce"])
+FORKS.set_forkserver_preload(
+    ["visage.pipeline.run", "dvc.cli.parser", "dvc.repo.reproduce", "dvc.rwlock", "ruamel.yaml"]
+)
 """DVC takes a second to import: one process does, and forks for each stage. Names that a DVC lacks are passed over."""
 
 TAIL = 4096
@@ -65,12 +67,12 @@ def start(stage: str, root: Path) -> Job:
     log = root / ".scratch" / "logs" / f"{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
-    process = FORKS.Process(target=_dvc, args=(root, log, "--wait-for-lock", "repro", "--single-item", stage))
+    process = FORKS.Process(target=be_dvc, args=(root, log, "--wait-for-lock", "repro", "--single-item", stage))
     process.start()
     return Job(stage, process, log)
 
 
-def _dvc(root: Path, log: Path, *words: str) -> None:
+def be_dvc(root: Path, log: Path, *words: str) -> None:
     """Be `python -m dvc` with these arguments, in a process group of its own: signals come by `Job.stop` alone."""
     os.setpgid(0, 0)
     with log.open("wb") as output:
