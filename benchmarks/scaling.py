@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,11 @@ def overhead() -> None:
         print(f"dvc repro with nothing to do: {nothing:.1f} CPU seconds", flush=True)
         stages = ("train@vae-32-0", "evaluate@vae-32-0")
         for stage in stages:
-            print(f"{stage} by dvc repro: {several(lambda: call(folder, 'dvc', *forced(stage)))}", flush=True)
+            print(f"{stage} by dvc repro: {several(partial(call, folder, 'dvc', *forced(stage)))}", flush=True)
         with serving():
             forked(folder, stages[0])  # the servers' own imports
             for stage in stages:
-                print(f"{stage} by make repro: {several(lambda: forked(folder, stage))}", flush=True)
+                print(f"{stage} by make repro: {several(partial(forked, folder, stage))}", flush=True)
 
 
 def forced(stage: str) -> tuple[str, ...]:
