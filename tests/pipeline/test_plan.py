@@ -33,6 +33,28 @@ def test_a_model_is_measured_before_the_next_is_trained_the_quickest_first_and_t
     ]
 
 
+def seconds_with(slots, plan, seconds):
+    """The time in which so many workers do all of a plan."""
+    now, running = 0, []
+    while True:
+        while len(running) < slots and (ready := plan.ready(slots)):
+            plan.started.add(ready[0])
+            running.append((now + seconds[ready[0]], ready[0]))
+        if not running:
+            return now
+        running.sort()
+        now, ended = running.pop(0)
+        plan.done.add(ended)
+
+
+@pytest.mark.parametrize("slots", [2, 4, 8])
+def test_workers_are_busy_until_near_the_end(slots):
+    needs = {f"train@{i}": set() for i in range(22)} | {f"evaluate@{i}": {f"train@{i}"} for i in range(22)}
+    seconds = {f"train@{i}": 20 + 2 * i for i in range(22)} | {f"evaluate@{i}": 8 + 0.4 * i for i in range(22)}
+    best = sum(seconds.values()) / slots
+    assert seconds_with(slots, Plan(needs, seconds), seconds) < 1.05 * best
+
+
 def test_what_a_failed_stage_does_not_concern_still_runs():
     plan = Plan(NEEDS, SECONDS)
     assert "evaluate@long" not in order(plan, fail={"train@long"})

@@ -23,20 +23,37 @@ class Plan:
     failed: set[str] = field(default_factory=set)
     measured: list[tuple[float, float]] = field(default_factory=list)
 
-    def ready(self) -> list[str]:
-        """The stages that can start now, the most urgent first.
+    def ready(self, slots: int = 1) -> list[str]:
+        """The stages that can start now, the most urgent first; slots: how many run at once.
 
         What is nearest to the end comes first, so that a trained model is measured before the next one is trained.
         Among equals: until the first one of the last kind has begun, the one that takes the least time, so that there
-        is soon something to look at; then the one that takes longest, so that none is left alone at the end.
+        is soon something to look at; then the one that takes longest. When those that others wait for are fewer than
+        the slots, what has most behind it comes first, so that at the end no slot stays idle for long.
         """
         found = [
             stage
             for stage, needed in self.needs.items()
             if stage not in self.started and not (needed & self.needs.keys()) - self.done
         ]
-        shortest = not self.deepest & self.started
-        return sorted(found, key=lambda stage: (-self.depth[stage], self.expected(stage) * (1 if shortest else -1)))
+        if not self.deepest & self.started:
+            return sorted(found, key=lambda stage: (-self.depth[stage], self.expected(stage)))
+        if len([stage for stage in self.needs if self.readers[stage] and stage not in self.started]) < slots:
+            return sorted(found, key=lambda stage: -self.chain[stage])
+        return sorted(found, key=lambda stage: (-self.depth[stage], -self.expected(stage)))
+
+    @cached_property
+    def readers(self) -> dict[str, list[str]]:
+        """Stage -> the stages that need it."""
+        return {stage: [reader for reader, needed in self.needs.items() if stage in needed] for stage in self.needs}
+
+    @cached_property
+    def chain(self) -> dict[str, float]:
+        """Stage -> the seconds from its start to the end of the last one that needs it, be it through others."""
+        found: dict[str, float] = {}
+        for stage in sorted(self.needs, key=lambda stage: -self.depth[stage]):
+            found[stage] = self.expected(stage) + max((found[reader] for reader in self.readers[stage]), default=0.0)
+        return found
 
     @cached_property
     def depth(self) -> dict[str, int]:

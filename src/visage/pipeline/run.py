@@ -70,12 +70,13 @@ class Runner:
 
     def _fill(self) -> None:
         """Start what can start."""
-        for stage in self.plan.ready():
+        most = slots(self.root, self.jobs, self.devices)
+        for stage in self.plan.ready(most):
             if stage not in self.changed and not self.plan.needs[stage] & self.ran:
                 self.plan.started.add(stage)
                 self.plan.done.add(stage)
                 self.display.ended += 1
-            elif len(self.running) < slots(self.root, self.jobs, self.devices):
+            elif len(self.running) < most:
                 self.plan.started.add(stage)
                 self.running.append(start(stage, self.root))
                 return  # the order of the others may be another one now
@@ -94,7 +95,7 @@ class Runner:
             self.plan.took(job.stage, job.seconds)
             self.display.end(job.stage, clock(job.seconds))
             # what reads its outputs may be up to date all the same; DVC can only tell while nothing runs
-            if sum(job.stage in needed for needed in self.plan.needs.values()) > 1 and not self.running:
+            if len(self.plan.readers[job.stage]) > 1 and not self.running:
                 self.changed, self.ran = dvc.out_of_date(self.root), set()
 
     def _draw(self) -> None:
