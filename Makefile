@@ -36,7 +36,7 @@ test: install ## lint, types and all tests
 
 test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed
 	$(UV) sync --locked --quiet --compile-bytecode --extra ray
-	$(UV) run --locked --extra ray pytest -m cluster
+	$(UV) run --locked --extra ray pytest tests/pipeline -m cluster
 
 # a database gets a server here; what MLFLOW_TRACKING_URI names otherwise is a server already
 ui: install ## MLflow on http://127.0.0.1:5000, or where MLFLOW_TRACKING_URI says
