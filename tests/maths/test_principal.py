@@ -16,14 +16,14 @@ def images():
 
 @pytest.mark.parametrize("count", [1, 20, 100])
 def test_the_axes_are_those_of_the_images_and_their_mirror_images(images, count):
-    pca = PCA(count).fit(torch.cat([images, images.flip(3)]).flatten(1).double().numpy())
+    pca = PCA(count, svd_solver="full").fit(torch.cat([images, images.flip(3)]).flatten(1).double().numpy())
     found = principal_axes(images, count)
     n = 2 * len(images)
     torch.testing.assert_close(found.mean.double(), torch.from_numpy(pca.mean_), atol=1e-5, rtol=0)
     exact = torch.from_numpy(pca.explained_variance_) * (n - 1) / n
-    torch.testing.assert_close(found.variances.double(), exact, rtol=0.02, atol=1e-6)
+    torch.testing.assert_close(found.variances.double(), exact, rtol=2e-3, atol=1e-6)
     overlap = (found.axes.double().T @ torch.from_numpy(pca.components_.T)).abs().diagonal()
-    assert overlap[: count // 2 + 1].min() > 0.99
+    assert overlap[: count // 2 + 1].min() > 0.999
     torch.testing.assert_close(found.axes.T @ found.axes, torch.eye(count), atol=1e-5, rtol=0)
     assert float(found.rest) == pytest.approx(pca.noise_variance_ * (n - 1) / n, rel=1e-2)
 
