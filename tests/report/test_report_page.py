@@ -47,6 +47,52 @@ NOBODYS = {
 """Columns of which no evaluation here has written anything, not even a reason."""
 
 
+def first_screen(source):
+    """Label -> (file and name of its picture, its figures), in the order of the page, before the first table."""
+    before = source[: source.index('<table class="compare"')]
+    found = {}
+    for item in re.findall(r'<li class="card" style="--run:[^"]*">\s*<p><a href="#run-.*?</li>', before, re.DOTALL):
+        label = re.search(r'href="#run-([^"]+)"', item).group(1)
+        picture = re.search(r'src="([^"]+)"[^>]*alt="([^"]+)"', item)
+        figures = dict(re.findall(r"<dt[^>]*>([^<]+)</dt><dd[^>]*><button[^>]*>([^<]+)<", item))
+        found[label] = (picture and picture.groups(), figures)
+    return found
+
+
+def test_faces_of_every_model_come_first_with_its_three_first_figures(source, page, project):
+    shown = first_screen(source)
+    assert list(shown) == ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16", "realnvp-32"]
+    for label, (picture, figures) in shown.items():
+        file, alt = picture
+        assert alt == f"Samples of {label}"
+        with Image.open(project / "report" / file) as image:
+            size = int(label.rpartition("-")[2])
+            assert image.size == (6 * (size + 1) - 1, size)
+        assert len(figures) == 3
+        assert all(
+            text in page.rows[label][key]["text"] for key, text in zip(KEYS[label], figures.values(), strict=True)
+        )
+
+
+KEYS = {
+    "vae-16": ("bits_per_dim", "recon_mse", "fd_attr128"),
+    "beta_vae-16": ("bits_per_dim", "recon_mse", "fd_attr128"),
+    "dcgan-16": ("fd_attr128", "coverage", "auroc"),
+    "realnvp-16": ("bits_per_dim", "fd_attr128", "coverage"),
+    "realnvp-32": ("bits_per_dim", "fd_attr128", "coverage"),
+}
+
+
+def test_a_chapter_names_the_models_that_it_is_not_about_once_and_says_why(source):
+    chapter = source[source.index('id="reconstruction-16"') : source.index('id="samples-16"')]
+    (line,) = re.findall(r"Not here: (.*?)</p>", chapter, re.DOTALL)
+    said = re.sub("<[^>]+>", "", line)
+    assert "dcgan-16 (" in said
+    assert "realnvp-16 (" in said
+    assert "vae-16 (" not in said.replace("beta_vae", "")
+    assert "not defined" not in chapter
+
+
 def test_undefined_cells_say_why_on_hover_and_in_a_footnote(source, page):
     dashes = {
         (run, key): cell

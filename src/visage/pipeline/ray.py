@@ -263,6 +263,8 @@ def main() -> int:
         UserError: Ray is missing, or as of `Driver.run`.
         StoppedError: by a signal.
     """
+    # started by `uv run`, it would have each node run a copy of this clone, in an environment made anew
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     try:
         import ray
     except ImportError as error:

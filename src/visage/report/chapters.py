@@ -13,7 +13,7 @@ from visage.report.images import Copier
 from visage.report.models import Model
 from visage.report.plotting import Drawing, Look
 from visage.report.score_charts import drawn_scores, roc
-from visage.report.side_by_side import PictureRow, picture_rows
+from visage.report.side_by_side import Absent, PictureRow, absent, picture_rows
 from visage.report.table import SUSPICIOUS
 from visage.results import Reference
 
@@ -38,16 +38,25 @@ CHAPTERS = {
     "more": ("More pictures", ""),
 }
 """Key -> title and what to know, in the order of the page."""
+ABOUT = {
+    "likelihood": "bits_per_dim",
+    "reconstruction": "recon_mse",
+    "samples": "fd_attr128",
+    "ood": "auroc",
+    "latents": "probe_auroc",
+}
+"""Key -> the figure without which a model is not in the chapter's charts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """A chapter with its charts and the pictures of all models side by side."""
+    """A chapter with its charts and the pictures of all models side by side. absent: those that are in no chart."""
 
     key: str
     title: str
     lead: str
     charts: Sequence[Drawing]
+    absent: Sequence[Absent]
     pictures: Sequence[PictureRow]
 
 
@@ -111,6 +120,11 @@ class Charts:
             *self._against_cost("fd_attr128", "samples_per_second", "sampling", "samples per second"),
         ]
 
+    def absent(self, chapter: str) -> list[Absent]:
+        """The models that a chapter is not about."""
+        figures = [(model, model.pooled(ABOUT[chapter])) for model in self.models if chapter in ABOUT]
+        return absent((model, figure.reason) for model, figure in figures if figure.value is None)
+
     def _points(self, y: str, x: str | None = None) -> list[Point]:
         return [
             Point(model.label, self.look[model.label], model.pooled(y), model.pooled(x) if x else None)
@@ -170,6 +184,7 @@ def chapters(
     for row in picture_rows(charts.models, titles, copier, samples, charts.size):
         pictures.setdefault(row.chapter, []).append(row)
     found = [
-        Chapter(key, title, lead, drawn.get(key, []), pictures.get(key, [])) for key, (title, lead) in CHAPTERS.items()
+        Chapter(key, title, lead, drawn.get(key, []), charts.absent(key), pictures.get(key, []))
+        for key, (title, lead) in CHAPTERS.items()
     ]
     return [one for one in found if one.charts or one.pictures or (one.key == "ood" and with_board)]

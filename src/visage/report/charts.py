@@ -53,10 +53,11 @@ def logarithmic(axis: Axis, values: Sequence[float]) -> None:
 
 
 def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Sequence[Line] = ()) -> list[Drawing]:
-    """One measure of all models: a mark with its 95 % interval, or the mean with a small mark for every seed."""
+    """One measure of all models that have it: a mark with its 95 % interval, or the mean and a small mark per seed."""
     kept: list[Drawing] = []
+    points = [point for point in points if point.y.value is not None]
     values = [value for point in points for value in point.y.values]
-    if sum(point.y.value is not None for point in points) < 2:
+    if len(points) < 2:
         return kept
     area = title.endswith("AUROC")  # between 0 and 1, however far the lowest is below the others
     with plot(kept, name, title, unit, "", 0.8 + 0.24 * len(points), legend=False) as axes:
@@ -71,8 +72,8 @@ def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Seque
                 axes.plot(pooled.values, [y] * len(pooled.values), "|", color=color, ms=8, mew=1.2)
             elif pooled.spread:
                 axes.plot(pooled.spread, [y, y], color=color, lw=2.2, alpha=0.55, solid_capstyle="round")
-            if pooled.value is not None:
-                axes.plot([pooled.value], [y], BOUNDS.get(pooled.kind, point.look.marker), color=color, ms=6.5)
+            middle: Any = [pooled.value]
+            axes.plot(middle, [y], BOUNDS.get(pooled.kind, point.look.marker), color=color, ms=6.5)
         axes.set_yticks(range(len(points)), [point.label for point in points])
         axes.set_ylim(len(points) - 0.5, -0.5)
         axes.margins(x=0.08)
@@ -80,14 +81,6 @@ def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Seque
         if area:
             axes.set_xlim(-0.02, 1.02)
         _compare(axes, title, lines)
-        # where no line is
-        right = (
-            not lines or axes.transAxes.inverted().transform(axes.transData.transform((lines[-1].value, 0)))[0] < 0.7
-        )
-        words: Any = {"ha": "right" if right else "left", "va": "center", "fontsize": 7.5, "alpha": 0.7}
-        for y, point in enumerate(points):
-            if point.y.value is None:
-                axes.text(0.99 if right else 0.01, y, "not defined", transform=axes.get_yaxis_transform(), **words)
     return kept
 
 

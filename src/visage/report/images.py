@@ -100,6 +100,13 @@ class Copier:
         tiles = cut(path, size)
         return self._save(_pixels(path) if tiles is None else join(tiles[:1]), name)
 
+    def part_of_row(self, path: Path, size: int, name: str, row: int, images: int) -> Shown | None:
+        """Copy the first images of a row of a grid; None where the picture is no grid, or has no such row."""
+        tiles = cut(path, size)
+        if tiles is None or row >= len(tiles):
+            return None
+        return self._save(join(tiles[row : row + 1, :images]), name)
+
     def strip(self, path: Path, size: int, faces: int, name: str) -> Strip | None:
         """Lay the faces of a gallery out in a row; None where the picture is no grid of that many faces."""
         tiles = cut(path, size)

@@ -1,6 +1,6 @@
 """The pictures of all models of a size, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,26 +17,34 @@ GAUSSIAN_CAPTION = "Drawn from one Gaussian of all pixels together: what takes n
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One model's place in a row of pictures.
-
-    id: by which the model's page repeats it. image: None where `reason` says why there is none.
-    """
+    """One model's place in a row of pictures. id: by which the model's page repeats it."""
 
     label: str
     id: str
     title: str
     caption: str
-    image: Shown | None
-    reason: str
+    image: Shown
 
 
 @dataclass(frozen=True, slots=True)
 class PictureRow:
-    """The same kind of picture of several models. chapter: a key of `chapters.CHAPTERS`."""
+    """The same kind of picture of several models. chapter: a key of `chapters.CHAPTERS`.
+
+    absent: the models that should have one, too, and have none.
+    """
 
     chapter: str
     title: str
     shots: Sequence[Shot]
+    absent: Sequence["Absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Models that have nothing to show. reason: why, as a phrase."""
+
+    reason: str
+    labels: Sequence[str]
 
 
 def picture_rows(
@@ -67,24 +75,29 @@ def shot_id(model: Model, file: str) -> str:
     return f"{model.label}-{Path(file).stem}"
 
 
+def absent(reasons: Iterable[tuple[Model, str]]) -> list[Absent]:
+    """The models by the reason why they have nothing to show."""
+    found: dict[str, list[str]] = {}
+    for model, reason in reasons:
+        found.setdefault(reason, []).append(model.label)
+    return [Absent(reason, labels) for reason, labels in found.items()]
+
+
 def _row(file: str, models: Sequence[Model], titles: Titles, copier: Copier, plain: Sequence[Shot]) -> PictureRow:
     words = words_of(file)
-    having = [model for model in models if words.capability or file in compared(model.first)]
-    shots = [_shot(model, file, titles, copier) for model in having]
-    return PictureRow(words.chapter, words.title, [*shots, *plain])
+    shots = [_shot(model, file, titles, copier) for model in models if file in compared(model.first)]
+    without = [model for model in models if words.capability and file not in compared(model.first)]
+    reasons = [(model, model.first.results.abilities.get(words.capability) or NOT_EVALUATED) for model in without]
+    return PictureRow(words.chapter, words.title, [*shots, *plain], absent(reasons))
 
 
 def _gaussian_shot(samples: Path, size: int, copier: Copier) -> Shot:
     label = gaussian_label(size)
     image = copier.copy(samples, size, f"gaussian-{size}/samples")
-    return Shot(label, f"gaussian-{size}-samples", words_of(SAMPLES).title, GAUSSIAN_CAPTION, image, "")
+    return Shot(label, f"gaussian-{size}-samples", words_of(SAMPLES).title, GAUSSIAN_CAPTION, image)
 
 
 def _shot(model: Model, file: str, titles: Titles, copier: Copier) -> Shot:
-    run, words = model.first, words_of(file)
-    picture = run.pictures.get(file)
-    if picture is None:
-        reason = run.results.abilities.get(words.capability) or NOT_EVALUATED
-        return Shot(model.label, shot_id(model, file), words.title, "", None, reason)
+    run = model.first
     image = copier.copy(run.folder / file, run.config.size, f"{run.name}/{Path(file).stem}")
-    return Shot(model.label, shot_id(model, file), words.title, caption(picture, titles), image, "")
+    return Shot(model.label, shot_id(model, file), words_of(file).title, caption(run.pictures[file], titles), image)

@@ -7,6 +7,7 @@ from pathlib import Path
 from visage.measures.comparison import ImageValues
 from visage.measures.table import BY_KEY, MEASURES, Measure
 from visage.report.chapters import Chapter, Charts, chapters
+from visage.report.faces import Faces, faces_of
 from visage.report.figures import Key, Pooled, reference_figure
 from visage.report.images import Copier
 from visage.report.load import reference_file
@@ -43,7 +44,8 @@ class ReferenceNote:
 class SizePage:
     """The content of a size's part of the page.
 
-    rows: (model, its cells). gaussian: label and cells of the Gaussian that models are compared with; None without it.
+    faces: some of each model's. rows: (model, its cells).
+    gaussian: label and cells of the Gaussian that models are compared with; None without it.
     verdicts: measure -> label -> comparison with the best. notes: reasons for dashes.
     abilities: (model, why it does not have each of ABILITIES; None where that is not known).
     missing: files of the reference that are not there. reference: None where it is one of them.
@@ -52,6 +54,7 @@ class SizePage:
     size: int
     caption: str
     columns: Sequence[Measure]
+    faces: Sequence[Faces]
     rows: Sequence[tuple[Model, Sequence[Cell]]]
     gaussian: tuple[str, Sequence[Cell]] | None
     verdicts: Mapping[str, Mapping[str, Verdict]]
@@ -112,6 +115,7 @@ def size_page(
         size=size,
         caption=_caption(size, models, protocol),
         columns=columns,
+        faces=[faces_of(model, columns, cells, copier) for model, cells in rows],
         rows=rows,
         gaussian=(gaussian_label(size), gaussian_cells(reference, columns)) if reference else None,
         verdicts=compared,
