@@ -17,6 +17,7 @@ from visage.results import (
     Footprint,
     Gallery,
     ImageSet,
+    LinearReference,
     Odds,
     Parameters,
     PerImage,
@@ -73,7 +74,7 @@ REFERENCE = Reference(
         Record("probe_pixels", "estimate", 0.625, 16),
     ],
     compared=8,
-    gaussian=[Record("bits_per_dim", "exact", 3.5, 16)],
+    linear=[LinearReference("gaussian", 0, [Record("bits_per_dim", "exact", 3.5, 16)])],
 )
 TRAINING = Training(
     VERSION, "4e1", RUN, Parameters(30, {"g": 10, "d": 20}), 100, 1600, 80, "bits_per_dim of the validation images"
@@ -93,6 +94,7 @@ EXAMPLES = [
     Picture("reconstructions.png", 8, 2),
     RESULTS,
     *REFERENCE.sets,
+    *REFERENCE.linear,
     REFERENCE,
     TRAINING.parameters,
     TRAINING,

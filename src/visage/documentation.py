@@ -1,29 +1,33 @@
 """`python -m visage.documentation`: write the generated parts of README.md and docs/measures.md.
 
-The README's table of models comes from params.yaml, the model files and the committed cost of the baseline; the tables
+The README's tables come from params.yaml, the model files and the committed figures and costs of the baseline; those
 of measures, scores and sets come from `visage.measures.table`. Each part is enclosed by two comments in its file; a
 test fails where one of them is out of date.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from visage import params
 from visage.config import RunConfig
 from visage.errors import UserError
-from visage.files import write_text
-from visage.measures.table import BASELINES, GROUPS, MEASURES, SCORES, SETS
+from visage.files import read_json, write_text
+from visage.measures.table import BASELINES, BY_KEY, GROUPS, MEASURES, SCORES, SETS, Measure
 from visage.models import base
 from visage.report.model_page import ABILITIES
-from visage.report.wording import count, duration
+from visage.report.wording import MARKS, WRITE, count, duration
 from visage.results import TrainingCost, read
 from visage.training.outputs import build_model
 
 BEGIN, END = "<!-- {}: written by `make docs` -->\n", "<!-- end of {} -->"
 """The comments around a generated part."""
 SIZE = 32
-"""The image size of the README's table."""
+"""The image size of the README's tables."""
+FIGURES = ("recon_mse", "bits_per_dim", "fd_attr128", "coverage")
+"""One for each task, and how varied the samples are."""
+ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 
 
 def write_documentation(root: Path) -> list[str]:
@@ -94,13 +98,53 @@ def _title(kind: type[base.GenerativeModel]) -> str:
     return re.split(r" \(|[:,.]", first)[0].removeprefix("The ")
 
 
+def figures_table(root: Path) -> str:
+    """A row of committed figures for each run of `models_table`, then for each of their linear references."""
+    shipped = params.load(root / "params.yaml")
+    configs = params.resolve(shipped, root / "src")
+    columns = [BY_KEY[metric] for metric in FIGURES]
+    rows, codes = [], {0.0}
+    for config in configs:
+        if config.size == SIZE and config.seed == shipped.seeds[0]:
+            found = _figures(root, config.name)
+            codes.add(found.get("code_numbers", 0.0))
+            rows.append([f"`{config.recipe}`", *_written(found, columns, _mark(build_model(config)))])
+    for name, found in _figures(root, "reference").get(str(SIZE), {}).items():
+        if name == "gaussian" or (name.startswith("pca_") and found["code_numbers"] in codes):
+            words = "one Gaussian" if name == "gaussian" else f"PCA, {count(found['code_numbers'])} numbers"
+            rows.append([f"*{words}: a linear reference*", *_written(found, columns, "")])
+    return table(("run", *(f"{column.title} {ARROWS[column.better]}" for column in columns)), rows)
+
+
+def _figures(root: Path, name: str) -> dict[str, Any]:
+    """The committed figures of a run or a stage, by name; none where it has not run."""
+    path = root / "metrics" / f"{name}.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _written(found: Mapping[str, float], columns: Sequence[Measure], mark: str) -> list[str]:
+    """A cell for each column; mark: of bits/dim."""
+    return [
+        (mark if column.key == "bits_per_dim" else "") + WRITE[column.format](found[column.key])
+        if column.key in found
+        else "–"
+        for column in columns
+    ]
+
+
+def _mark(model: base.GenerativeModel) -> str:
+    """What kind of number a model's bits/dim are."""
+    if base.can(model, base.HasLogProb):
+        return ""
+    return MARKS["upper_bound" if base.can(model, base.HasBound) else "estimate"]
+
+
 def measures_tables(root: Path) -> str:
     """A table of measures for each group."""
-    arrows = {"lower": "↓", "higher": "↑", "": ""}
     parts = []
     for group, title in GROUPS.items():
         rows = [
-            [f"`{m.key}`", f"{m.title}{f' ({m.unit})' if m.unit else ''}", arrows[m.better], m.explanation]
+            [f"`{m.key}`", f"{m.title}{f' ({m.unit})' if m.unit else ''}", ARROWS[m.better], m.explanation]
             for m in MEASURES
             if m.group == group
         ]
@@ -120,7 +164,7 @@ def scores_tables(root: Path) -> str:
 
 
 PARTS: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"models": models_table},
+    "README.md": {"models": models_table, "figures": figures_table},
     "docs/measures.md": {"measures": measures_tables, "scores and sets": scores_tables},
 }
 

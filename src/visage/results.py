@@ -263,6 +263,23 @@ class ImageSet(Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class LinearReference(Strict):
+    """Figures of what a few seconds of linear algebra reach, in the place of a model.
+
+    name: "gaussian", one Gaussian of all pixels together; "pca_<K>", the linear autoencoder with K numbers.
+    numbers: K, of a code; 0 where it makes none.
+    """
+
+    name: str
+    numbers: int
+    records: list[Record]
+
+    def key(self, metric: str) -> str:
+        """Under which `PerImage.values` has a measure of each face."""
+        return f"{self.name}_{metric}"
+
+
+@dataclass(frozen=True, slots=True)
 class Reference(Strict):
     """What evaluation needs, and the page shows, of one image size, and what depends on no model.
 
@@ -271,7 +288,7 @@ class Reference(Strict):
     compared: samples of every model that are compared with faces where their number matters, as many as there are
         faces behind the floor of that comparison.
     records: figures of the statistics that need no model, of real faces in place of samples, and of controls.
-    gaussian: figures of one Gaussian of all pixels together, in the place of a model.
+    linear: what models are compared with that needs no network.
     """
 
     version: Version
@@ -282,7 +299,7 @@ class Reference(Strict):
     sets: list[ImageSet]
     compared: int
     records: list[Record]
-    gaussian: list[Record]
+    linear: list[LinearReference]
 
     @property
     def headline(self) -> str:

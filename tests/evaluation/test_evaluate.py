@@ -24,6 +24,8 @@ from tests.small_models import (
 from visage.data.arrays import load_card, load_faces
 from visage.errors import UserError
 from visage.evaluation.evaluate import evaluate
+from visage.evaluation.model import EvaluatedModel
+from visage.evaluation.per_image import code_numbers
 from visage.measures.intervals import auroc
 from visage.measures.ood import average_precision, fpr_at_95_tpr
 from visage.measures.reconstruction import PER_IMAGE
@@ -367,6 +369,31 @@ def test_a_perfect_autoencoder_has_no_finite_psnr(measured):
     assert found.find("psnr").kind == "undefined"
     assert found.find("psnr").note.startswith("not finite for 16 of 16 images")
     assert found.results.default_score == "recon"
+
+
+class Quantised(Identity):
+    """Reconstructs from five of eight entries of a codebook, between networks that make 768 numbers."""
+
+    codebook_size = 8
+
+    def encode(self, x):
+        return x.flatten(1)
+
+    def codes(self, x):
+        return torch.zeros(len(x), 5, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers"), [(LinearVAE(), LinearVAE.codes), (Quantised(), 5), (Identity(), None), (OnlySamples(), None)]
+)
+def test_a_code_has_as_many_numbers_as_a_reconstruction_is_made_from(model, numbers):
+    with torch.no_grad():
+        assert code_numbers(EvaluatedModel(model.eval(), SETTINGS, CPU, 16), FACES[:1]) == numbers
+
+
+def test_the_numbers_of_a_code_are_recorded(measured):
+    assert measured(LinearVAE()).find("code_numbers").value == LinearVAE.codes
+    assert measured(OnlySamples()).find("code_numbers").kind == "undefined"
 
 
 def test_images_too_small_for_a_window_have_no_similarity(run, tmp_path):

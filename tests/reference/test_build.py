@@ -26,9 +26,11 @@ from visage.data.arrays import load_card
 from visage.errors import UserError
 from visage.inference.batches import embedded
 from visage.measures.gaussian import FullGaussian
-from visage.measures.image_statistics import PixelGaussian, PixelPCA, baselines, code_lengths, log_variances
+from visage.measures.image_statistics import PixelGaussian, baselines, code_lengths, log_variances
 from visage.measures.intervals import auroc
+from visage.measures.principal_components import CODES, LinearAutoencoder
 from visage.measures.probes import Standardised, probe
+from visage.measures.reconstruction import PER_IMAGE
 from visage.measures.sample_quality import IN_FEATURES, frechet_distance, mirrored, nearest_training, thumbnails
 from visage.measures.table import BASELINES, SETS
 from visage.reference.build import build_reference
@@ -38,6 +40,7 @@ from visage.reference.load import load_reference
 from visage.results import Reference, read
 
 CPU = torch.device("cpu")
+PCAS = [f"pca_{numbers}" for numbers in CODES]
 CONFIG = ReferenceConfig((SIZE,), (LABEL, "other-16", "small-32"))
 
 
@@ -92,7 +95,7 @@ def test_derived_sets_come_from_the_first_test_faces(built, images):
 def test_trivial_scores_are_kept_for_every_image(built, images):
     _, found = built
     train = SPLITS["train"]
-    fitted = PixelGaussian.fit(train), PixelPCA.fit(train), FullGaussian.fit(train)
+    fitted = PixelGaussian.fit(train), LinearAutoencoder.fit(train), FullGaussian.fit(train)
     sets = {"test": images.test, **images.external, **found.derived}
     assert found.per_image.scores.keys() == sets.keys()
     for name, some in sets.items():
@@ -161,15 +164,40 @@ def test_controls_and_floors_are_those_of_the_measures(built, data, images):
 def test_one_gaussian_is_judged_as_a_model_is(built, data, images):
     _, found = built
     gaussian = FullGaussian.fit(SPLITS["train"])
-    figures = {record.metric: record for record in found.about.gaussian}
-    assert figures.keys() == {"bits_per_dim", "fd_pix64", *IN_FEATURES}
+    assert (found.about.linear[0].name, found.about.linear[0].numbers) == ("gaussian", 0)
+    figures = {record.metric: record for record in found.about.linear[0].records}
+    assert figures.keys() == {"bits_per_dim", "auroc", "fd_pix64", *IN_FEATURES}
     bits = gaussian.bits_per_dim(images.test)
     assert figures["bits_per_dim"].value == bits.mean()
     assert (figures["bits_per_dim"].kind, figures["bits_per_dim"].n) == ("exact", 16)
     assert np.array_equal(found.per_image.scores["test"]["gaussian"], bits)
+    assert np.array_equal(found.per_image.values["gaussian_bits_per_dim"], bits)
+    same = found.about.find("auroc", "grey", "gaussian")
+    assert replace(figures["auroc"], score="gaussian") == same
+    assert figures["auroc"].score == "nll"
     assert found.about.compared == 8 == figures["fd_attr128"].n == found.about.find("fd_attr128_floor").n
     picture = Image.open(data / "reference" / str(SIZE) / "gaussian_samples.png")
     assert picture.size == (8 * 98 - 2, 96)
+
+
+def test_the_linear_autoencoder_is_judged_as_a_model_is_by_the_size_of_its_code(built, data, images):
+    _, found = built
+    pca = LinearAutoencoder.fit(SPLITS["train"])
+    assert [(one.name, one.numbers) for one in found.about.linear[1:]] == [(f"pca_{k}", k) for k in CODES]
+    for one in found.about.linear[1:]:
+        figures = {record.metric: record for record in one.records}
+        assert figures.keys() == {*PER_IMAGE, "code_numbers", "auroc"}
+        errors = pca.errors(images.test, one.numbers, PER_IMAGE)
+        for name, values in errors.items():
+            assert (figures[name].value, figures[name].kind, figures[name].n) == (values.mean(), "exact", 16)
+            assert figures[name].ci95[0] < values.mean() < figures[name].ci95[1]
+        assert np.array_equal(found.per_image.values[one.key("recon_mse")], errors["recon_mse"])
+        others = pca.errors(images.external["grey"], one.numbers, PER_IMAGE)["recon_mse"]
+        assert figures["auroc"].value == auroc(errors["recon_mse"], others)
+        assert (figures["auroc"].images, figures["auroc"].score) == ("grey", "recon")
+        assert figures["code_numbers"].value == one.numbers
+        picture = Image.open(data / "reference" / str(SIZE) / f"{one.name}_reconstructions.png")
+        assert picture.size == (8 * 98 - 2, 2 * 98 - 2)
 
 
 def test_the_floor_has_as_many_faces_as_there_are_samples(tmp_path, data):
@@ -188,7 +216,7 @@ def test_the_floor_has_as_many_faces_as_there_are_samples(tmp_path, data):
 def test_metrics_are_plain_figures_and_the_headline_board(built):
     figures, found = built
     assert figures.keys() == {str(SIZE)}
-    assert figures[str(SIZE)].keys() == {"probe_pixels", "fd_attr128_floor", "ood_baselines", "gaussian"}
+    assert figures[str(SIZE)].keys() == {"probe_pixels", "fd_attr128_floor", "ood_baselines", "gaussian", *PCAS}
     assert figures[str(SIZE)]["ood_baselines"] == {
         score: float(f"{found.about.find('auroc', 'grey', score).value:.6g}") for score in BASELINES
     }
@@ -214,6 +242,7 @@ def test_the_same_arrays_give_the_same_bytes_and_others_another_card(built, data
     different = {name for name, value in card["reference"].items() if changed["reference"].get(name) != value}
     assert different == {
         "results.json", "scores.npz", "derived.npz", "code_lengths.npz", "thumbnails.npz", "features.npz",
+        *(f"{name}_reconstructions.png" for name in PCAS),
     }  # fmt: skip
     assert changed["network"] == ""
     assert changed["data_hash"] != card["data_hash"]

@@ -29,7 +29,8 @@ def page(source):
 
 
 def test_table_has_a_row_per_run_and_no_empty_cell(page):
-    runs = ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16", GAUSSIAN, "realnvp-32", GAUSSIAN.replace("16", "32")]
+    of_16 = ["vae-16", "beta_vae-16", "dcgan-16", "realnvp-16", GAUSSIAN, PCA]
+    runs = [*of_16, "realnvp-32", GAUSSIAN.replace("16", "32")]
     assert list(page.rows) == runs
     heard_of = len(COLUMNS) - len(NOBODYS)
     for row in page.rows.values():
@@ -40,6 +41,8 @@ def test_table_has_a_row_per_run_and_no_empty_cell(page):
 
 
 GAUSSIAN = "One Gaussian, 16 × 16 pixels"
+PCA = "PCA, 64 numbers, 16 × 16 pixels"
+LINEAR = (GAUSSIAN, PCA, GAUSSIAN.replace("16", "32"))
 NOBODYS = {
     *("masked_mse", "cycle_mse_a", "cycle_mse_b", "inverse_error", "path_smoothness"),
     *("translation_success_a", "translation_success_b"),
@@ -98,7 +101,7 @@ def test_undefined_cells_say_why_on_hover_and_in_a_footnote(source, page):
         (run, key): cell
         for run, row in page.rows.items()
         for key, cell in row.items()
-        if cell["data-value"] == "" and not run.startswith("One Gaussian")
+        if cell["data-value"] == "" and run not in LINEAR
     }
     assert {key for run, key in dashes if run == "dcgan-16"} >= {"recon_mse", "bits_per_dim", "elbo"}
     notes = dict(re.findall(r'<li id="(note-[^"]+)"[^>]*>([^<]+)</li>', source))
@@ -158,7 +161,7 @@ def test_one_gaussian_is_a_row_and_what_does_not_beat_it_says_so(source, page, p
     row = page.rows[GAUSSIAN]
     assert row["bits_per_dim"]["text"].startswith("4.600")
     assert row["recon_mse"]["text"] == "–"
-    assert row["recon_mse"]["title"] == "not measured for the Gaussian"
+    assert row["recon_mse"]["title"] == "not measured for a linear reference"
     flagged = {
         (run, key)
         for run, cells in page.rows.items()
@@ -178,6 +181,35 @@ def test_one_gaussian_is_a_row_and_what_does_not_beat_it_says_so(source, page, p
     assert "one Gaussian" in chart[: chart.index("</figure>")]
     assert (project / "report/images/gaussian-16/samples.webp").is_file()
     assert "Drawn from one Gaussian of all pixels together" in source
+
+
+def test_the_linear_autoencoder_has_no_more_numbers_than_the_codes_that_it_is_compared_with(source, page, project):
+    """A code of 100 numbers stands beside 64 components, and neither beside 128 nor beside 32."""
+    assert [row for row in page.rows if row.startswith("PCA")] == [PCA]
+    assert page.rows[PCA]["recon_mse"]["data-value"] == "0.011"
+    flagged = {
+        (run, key)
+        for run, cells in page.rows.items()
+        for key, cell in cells.items()
+        if "not better than PCA, 64 numbers" in cell["text"]
+    }
+    assert flagged == {("vae-16", "recon_mse"), ("beta_vae-16", "recon_mse")}
+    for metric in ("recon_mse", "psnr"):
+        chart = source[source.index(f'id="chart-{metric}-16"') :]
+        assert "PCA, 64 numbers" in chart[: chart.index("</figure>")]
+    assert (project / "report/images/pca_64-16/reconstructions.webp").is_file()
+    assert not (project / "report/images/pca_32-16").exists()
+
+
+def test_a_sentence_names_the_models_on_the_wrong_side_of_their_reference(source):
+    sentences = re.findall(r'<p class="caption linear[^"]*">(.*?)</p>', source, re.DOTALL)
+    at_16, at_32 = (" ".join(re.sub("<[^>]*>", "", text).split()) for text in sentences)
+    assert at_16 == (
+        "Not better than a linear reference: vae-16, beta_vae-16 in Bits/dim (one Gaussian: 4.600); "
+        "vae-16, beta_vae-16 in Recon. MSE (PCA, 64 numbers: 0.01100); dcgan-16, realnvp-16 in FD attr (one Gaussian: "
+        "30.00); 3 of 9 figures that have such a reference are better."
+    )
+    assert at_32.startswith("Not better than a linear reference: realnvp-32 in FD attr")
 
 
 def test_only_an_interval_below_one_half_is_inverted(page):
@@ -369,8 +401,8 @@ def test_page_needs_nothing_but_the_pictures_beside_it(project, source, page):
 
 def test_table_csv_equals_the_metrics_files(project):
     table = pd.read_csv(project / "report/table.csv").set_index("run")
-    gaussian = table[table["recipe"].isna()]
-    table = table.drop(index=gaussian.index)
+    linear = table[table["recipe"].isna()]
+    gaussian, table = linear[linear.index.str.startswith("One")], table.drop(index=linear.index)
     assert list(table.index) == fake_runs.NAMES
     names = ["recon_mse", "psnr", "ssim", "rate", "distortion", "elbo", "bits_per_dim", "ood_auroc"]
     for run, row in table.iterrows():
@@ -386,6 +418,7 @@ def test_table_csv_equals_the_metrics_files(project):
     assert table["parameters"]["dcgan-16-0"] == 975_321
     assert gaussian["bits_per_dim"].tolist() == 2 * [fake_runs.GAUSSIAN_BITS]  # one for each size
     assert gaussian["fd_attr128"].tolist() == [30, 30]
+    assert linear["recon_mse"].dropna().to_dict() == {PCA: 0.011}
 
 
 def test_curves_csv_is_tidy(project):

@@ -16,13 +16,25 @@ from visage.report.chapters import CHAPTERS
 from visage.report.charts import Point, dots
 from visage.report.curves import POINTS, thin
 from visage.report.figures import Figure, Key, Pooled, figure_of
+from visage.report.linear import Opponent, beaten
 from visage.report.load import load_reference, load_run
 from visage.report.models import Model, models_of
 from visage.report.ood import find, sets_of
 from visage.report.plotting import Look, looks
 from visage.report.standouts import standouts
-from visage.report.table import Baseline, beaten, cell, hint, spread, verdicts
-from visage.results import Enrichment, Gallery, ImageSet, PerImage, Picture, Record, TrainingCost, read, write
+from visage.report.table import cell, hint, spread, verdicts
+from visage.results import (
+    Enrichment,
+    Gallery,
+    ImageSet,
+    LinearReference,
+    PerImage,
+    Picture,
+    Record,
+    TrainingCost,
+    read,
+    write,
+)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
@@ -253,11 +265,11 @@ def test_a_model_is_compared_with_the_gaussian_on_the_images_that_both_were_meas
     records = [Record("bits_per_dim", "upper_bound", float(bits.mean()), 100)]
     about = fake_runs.results(config, fake_runs.per_image(config))
     write(folder / "results.json", replace(about, records=records, data_hash=data))
-    gaussian = [Record("bits_per_dim", "exact", float(hard.mean()), 400)]
-    reference = fake_runs.schema.Reference(3, 16, "d", "", "none", [ImageSet("cats", "external", 4)], 8, [], gaussian)
-    baseline = Baseline(reference, ImageValues(np.arange(400), hard, np.full(400, -1)))
+    gaussian = LinearReference("gaussian", 0, [Record("bits_per_dim", "exact", float(hard.mean()), 400)])
+    values = {"bits_per_dim": ImageValues(np.arange(400), hard, np.full(400, -1))}
     assert bits.mean() > hard.mean()
-    assert beaten(Model((load_run("vae-16-0", tmp_path),)), BY_KEY["bits_per_dim"], baseline) == flag
+    opponent = Opponent(gaussian, 16, "d", values, tmp_path)
+    assert beaten(Model((load_run("vae-16-0", tmp_path),)), "bits_per_dim", [opponent]) == flag
 
 
 @pytest.mark.parametrize("more", [{"hashes": ("d", "other")}, {"rows": np.arange(400, 800)}])

@@ -11,12 +11,22 @@ from torch import Tensor
 
 from visage.evaluation.model import EvaluatedModel
 from visage.inference import likelihood
-from visage.inference.batches import per_image
+from visage.inference.batches import answers, per_image
 from visage.inference.chunks import Draws
 from visage.inference.likelihood import Likelihood, Tightened
-from visage.measures.reconstruction import LEAST_SIZE, PER_IMAGE, Measure, mse
+from visage.measures.reconstruction import PER_IMAGE, Measure, mse, undefined_at
 from visage.measures.recorder import Recorder
-from visage.models.base import Decodes, Encodes, HasBound, HasLogProb, Inpaints, Reconstructs, Translates, can
+from visage.models.base import (
+    Decodes,
+    Encodes,
+    HasBound,
+    HasLogProb,
+    Inpaints,
+    Quantizes,
+    Reconstructs,
+    Translates,
+    can,
+)
 from visage.reference.images import EvaluationImages
 from visage.results import Kind
 
@@ -42,6 +52,7 @@ class FaceMeasures:
     errors: of the reconstructions; undefined: errors that do not exist at this size, and why.
     special: figures that only some models have. rows: the faces that a figure concerns, where not the first ones.
     likelihood, tightened: of the first faces, where they take many network calls.
+    code_numbers: of the code that a reconstruction is made from.
     """
 
     errors: Values
@@ -50,6 +61,7 @@ class FaceMeasures:
     rows: Mapping[str, NDArray[np.intp]]
     likelihood: Likelihood | None
     tightened: Tightened | None
+    code_numbers: int | None
 
     def values(self, dims: int) -> dict[str, NDArray[np.float64]]:
         """Everything that scores.npz keeps of the first of the measured faces; dims: D of an image."""
@@ -64,7 +76,7 @@ class FaceMeasures:
 
 def measure_faces(evaluated: EvaluatedModel, images: EvaluationImages) -> FaceMeasures:
     """Ask the model about test faces."""
-    undefined = {name: why for name, least in LEAST_SIZE.items() if (why := _too_small(evaluated.size, least))}
+    undefined = undefined_at(evaluated.size)
     measures = {name: measure for name, measure in PER_IMAGE.items() if name not in undefined}
     cycles = cycle_errors(evaluated, images)
     inverse = inverse_errors(evaluated, images.test[:INVERTED_IMAGES])
@@ -79,11 +91,20 @@ def measure_faces(evaluated: EvaluatedModel, images: EvaluationImages) -> FaceMe
         rows={name: rows for name, (rows, _) in cycles.items()},
         likelihood=evaluated.likelihood(images.test),
         tightened=tightened(evaluated, images.test),
+        code_numbers=code_numbers(evaluated, images.test[:1]),
     )
 
 
-def _too_small(size: int, least: int) -> str:
-    return f"it needs images of {least} x {least} pixels at least" if size < least else ""
+def code_numbers(evaluated: EvaluatedModel, image: NDArray[np.uint8]) -> int | None:
+    """Numbers of the code from which the model reconstructs an image (1, S, S, 3); an index of a codebook is one."""
+    model = evaluated.model
+    if not (isinstance(model, Reconstructs) and can(model, Reconstructs)):
+        return None
+    if isinstance(model, Quantizes) and can(model, Quantizes):
+        [codes] = answers(lambda x: model.codes(x).cpu(), image, evaluated.batch_size, evaluated.device)
+        return codes.numel()
+    code = evaluated.codes(image)
+    return None if code is None else code.shape[1]
 
 
 def reconstruction_errors(
@@ -186,6 +207,10 @@ def record_faces(recorder: Recorder, evaluated: EvaluatedModel, found: FaceMeasu
             recorder.missing(name, found.undefined[name])
         else:
             recorder.missing(name, evaluated.why_not(Reconstructs, otherwise="the model does not reconstruct images"))
+    if found.code_numbers is None:
+        recorder.missing("code_numbers", evaluated.why_not(Reconstructs, Encodes, otherwise="it has no code"))
+    else:
+        recorder.figure("code_numbers", "exact", found.code_numbers, 0)
     _record_likelihoods(recorder, evaluated, found, dims)
     for name, (capability, kind, note) in ONLY_SOME.items():
         if name in found.special:

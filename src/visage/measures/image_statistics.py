@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visage.measures.gaussian import FullGaussian
+from visage.measures.principal_components import LinearAutoencoder
+from visage.measures.reconstruction import mse
 
 FIT_IMAGES = 2000
 """Training images that the statistics of pixels are fitted on."""
 CHUNK = 250
 """Images worked on at a time: bounds the memory."""
 COMPONENTS = 64
-"""Principal components of pixels."""
+"""Principal components that `pca_error` has."""
 
 
 def code_lengths(images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -74,36 +76,8 @@ class PixelGaussian:
         return np.concatenate(quadratic) + constant
 
 
-@dataclass(frozen=True, slots=True)
-class PixelPCA:
-    """The linear autoencoder: principal components of D = 3 S^2 pixel values in [0, 1].
-
-    mean: (D,). components: (K, D), orthonormal rows.
-    """
-
-    mean: NDArray[np.float32]
-    components: NDArray[np.float32]
-
-    @classmethod
-    def fit(cls, images: NDArray[np.uint8]) -> Self:
-        """Fit `COMPONENTS` to at most `FIT_IMAGES` of (N, S, S, 3) uint8 images, fewer where N is less."""
-        from sklearn.decomposition import PCA
-
-        pixels = _pixels(_spread(images))
-        pca = PCA(min(COMPONENTS, *pixels.shape), copy=False, svd_solver="randomized", random_state=0).fit(pixels)
-        return cls(pca.mean_, pca.components_)
-
-    def errors(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Mean squared error of the projection of (n, S, S, 3) uint8 images, (n,), pixels in [0, 1]."""
-        parts = []
-        for start in range(0, len(images), CHUNK):
-            centred = _pixels(images[start : start + CHUNK]) - self.mean
-            parts.append(_means((centred - centred @ self.components.T @ self.components) ** 2))
-        return np.concatenate(parts)
-
-
 def baselines(
-    images: NDArray[np.uint8], pixels: PixelGaussian, pca: PixelPCA, gaussian: FullGaussian
+    images: NDArray[np.uint8], pixels: PixelGaussian, pca: LinearAutoencoder, gaussian: FullGaussian
 ) -> dict[str, NDArray[np.float64]]:
     """Scores of (n, S, S, 3) uint8 images that need no network, (n,) each; higher means less like faces.
 
@@ -120,7 +94,7 @@ def baselines(
         "png_large": png,
         "png_small": -png,
         "pixel_gaussian": pixels.nats_per_dim(images),
-        "pca_error": pca.errors(images),
+        "pca_error": pca.errors(images, COMPONENTS, {"mse": mse})["mse"],
         "gaussian": gaussian.bits_per_dim(images),
     }
 
@@ -134,13 +108,6 @@ def _chunked(
 def _spread(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """At most `FIT_IMAGES` of the images, evenly spread over them."""
     return images[:: math.ceil(len(images) / FIT_IMAGES)]
-
-
-def _pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Values in [0, 1], (n, D), a copy."""
-    pixels = images.reshape(len(images), -1).astype(np.float32)
-    pixels /= 255
-    return pixels
 
 
 def _means(values: NDArray[np.generic]) -> NDArray[np.float64]:

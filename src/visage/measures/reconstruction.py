@@ -62,3 +62,12 @@ PER_IMAGE: Mapping[str, Measure] = {"recon_mse": mse, "psnr": psnr, "ssim": ssim
 """Every measure of a reconstruction; evaluation takes and records all of them."""
 LEAST_SIZE: Mapping[str, int] = {"ssim": WINDOW}
 """Measures that need images of a side, in pixels, of at least so much."""
+
+
+def undefined_at(size: int) -> dict[str, str]:
+    """The measures that images of this side are too small for, and why."""
+    return {
+        name: f"it needs images of {least} x {least} pixels at least"
+        for name, least in LEAST_SIZE.items()
+        if size < least
+    }

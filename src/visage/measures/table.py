@@ -128,6 +128,15 @@ MEASURES = (
         "Structural similarity of the reconstruction; 1 = identical",
     ),
     Measure(
+        "code_numbers",
+        "Code",
+        "numbers",
+        "",
+        "reconstruction",
+        "count",
+        "How many numbers a reconstruction is made from; an index of a codebook counts as one",
+    ),
+    Measure(
         "masked_mse", "Masked MSE", "", "lower", "reconstruction", "significant", "Squared error on hidden pixels alone"
     ),
     Measure(

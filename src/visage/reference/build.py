@@ -3,14 +3,15 @@
 Layout of the folder, `data/reference`:
 
     <size>/results.json        `visage.results.Reference`: the sets, figures of trivial scores, floors and controls
-    <size>/scores.npz          `visage.results.PerImage`: trivial scores of every image
+    <size>/scores.npz          `visage.results.PerImage`: trivial scores of every image, and what linear references make
+                               of each test face
     <size>/derived.npz         the derived sets, (n, S, S, 3) uint8 each
     <size>/code_lengths.npz    set -> (n,) bits per dimension that a general compressor needs
     <size>/features.npz        of the attribute network: "test" (all test faces), and "usual", the distances of
                                measured test faces from their nearest training faces; absent without a network
     <size>/thumbnails.npz      the same of 16 x 16 thumbnails
     <size>/train_thumbnails.npy
-    <size>/gaussian_samples.png
+    <size>/gaussian_samples.png, pca_<K>_reconstructions.png
     <label>.json               what the evaluations of a label, `<recipe>-<size>`, depend on: hashes of all of this, of
                                the arrays, and of the attribute network
 """
@@ -33,17 +34,17 @@ from visage.inference.batches import embedded
 from visage.maths.streams import choose_rows, numpy_generator
 from visage.measures import sample_quality
 from visage.measures.gaussian import FullGaussian
-from visage.measures.image_statistics import PixelGaussian, PixelPCA, baselines, code_lengths, log_variances
+from visage.measures.image_statistics import PixelGaussian, baselines, code_lengths, log_variances
+from visage.measures.principal_components import CODES, LinearAutoencoder
 from visage.measures.probes import LEAST_FACES, Standardised, probe
-from visage.measures.recorder import Figure, Recorder
+from visage.measures.recorder import Recorder
 from visage.pictures import grid, save
 from visage.reference.aurocs import record_derived, record_rare
 from visage.reference.derived_sets import derive
 from visage.reference.images import EvaluationImages, choose_images, rare_faces
-from visage.results import DIGITS, TEST, VALID, VERSION, ImageSet, PerImage, Reference, Scores, write
+from visage.reference.linear import BATCH, Judge
+from visage.results import DIGITS, TEST, VALID, VERSION, ImageSet, PerImage, Record, Reference, Scores, write
 
-BATCH = {"cpu": 32}
-"""Images that a network sees at a time, by kind of device; 256 elsewhere. No result depends on it."""
 RARE_SET = "rare"
 GAUSSIAN_SAMPLES = "gaussian_samples.png"
 COLUMNS = 8
@@ -98,11 +99,8 @@ def _build(
     )
     _save(out / "derived.npz", derived)
     sets = {TEST: images.test, **images.external, **derived}
-    pca = PixelPCA.fit(images.train.images)
+    pca = LinearAutoencoder.fit(images.train.images)
     scores = {name: baselines(some, pixels, pca, gaussian) for name, some in sets.items()}
-    values = {"log_variance": log_variances(images.test), "png_bytes": scores[TEST]["png_large"]}
-    rows = {TEST: images.rows, **images.external_rows}
-    PerImage(rows, images.identity, scores, values).save(out / "scores.npz")
     _save(out / "code_lengths.npz", {name: code_lengths(some) for name, some in (sets | {VALID: images.valid}).items()})
     recorder = Recorder(settings.bootstrap, settings.seed, images.identity)
     _record_baselines(recorder, images, scores, list(derived))
@@ -113,9 +111,11 @@ def _build(
     _write_features(recorder, images, unseen, network, out, device)
     drawn = gaussian.sample(compared, numpy_generator(settings.seed, "samples of the Gaussian"))
     save(grid(drawn[: settings.samples], COLUMNS), out / GAUSSIAN_SAMPLES)
-    judged = Recorder(settings.bootstrap, settings.seed, images.identity)
-    judged.mean("bits_per_dim", "exact", scores[TEST]["gaussian"], "exact density, up to uniform dequantisation")
-    _judge_gaussian(judged, images, drawn, network, out, device)
+    judged = Judge(images, settings, network, out, device)
+    linear = [judged.gaussian(scores, drawn), *(judged.autoencoder(pca, numbers) for numbers in CODES)]
+    values = {"log_variance": log_variances(images.test), "png_bytes": scores[TEST]["png_large"], **judged.values}
+    rows = {TEST: images.rows, **images.external_rows}
+    PerImage(rows, images.identity, scores, values).save(out / "scores.npz")
     reference = Reference(
         version=VERSION,
         size=size,
@@ -129,7 +129,7 @@ def _build(
         ],
         compared=compared,
         records=recorder.records,
-        gaussian=judged.records,
+        linear=linear,
     )
     write(out / "results.json", reference)
     return reference
@@ -190,35 +190,6 @@ def _write_features(
     recorder.figure("fd_attr128_floor", "estimate", floor, len(unseen), note=note)
 
 
-def _judge_gaussian(
-    recorder: Recorder,
-    images: EvaluationImages,
-    drawn: NDArray[np.uint8],
-    network: TrainedAttributeNetwork | str,
-    out: Path,
-    device: torch.device,
-) -> None:
-    """Record how far the Gaussian's samples are from faces, as those of a model."""
-    with np.load(out / "thumbnails.npz") as stored:
-        distance = sample_quality.pixel_distance(stored["test"], sample_quality.thumbnails(drawn))
-    recorder.estimates({"fd_pix64": Figure(distance, len(drawn), note=sample_quality.PIXELS_NOTE)})
-    if isinstance(network, str):
-        recorder.estimates(dict.fromkeys(sample_quality.IN_FEATURES, network))
-        return
-    with np.load(out / "features.npz") as stored:
-        real = stored["test"].astype(np.float64)
-    recorder.estimates(
-        sample_quality.feature_figures(
-            real,
-            embedded(network.network.features, drawn, BATCH.get(device.type, 256), device).astype(np.float64),
-            identity=images.faces.identity,
-            compared=len(drawn),
-            seed=recorder.seed,
-            network=network.name,
-        )
-    )
-
-
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
@@ -233,5 +204,8 @@ def _metrics(reference: Reference) -> dict[str, Any]:
             figures[record.metric] = value
         elif record.images == reference.headline:
             figures.setdefault("ood_baselines", {})[record.score] = value
-    gaussian = {r.metric: float(f"{r.value:.{DIGITS}g}") for r in reference.gaussian if r.value is not None}
-    return figures | {"gaussian": gaussian}
+    return figures | {one.name: _plain(one.records) for one in reference.linear}
+
+
+def _plain(records: Sequence[Record]) -> dict[str, float]:
+    return {record.metric: float(f"{record.value:.{DIGITS}g}") for record in records if record.value is not None}

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from visage.measures.table import BY_KEY
 from visage.report.captions import Titles
 from visage.report.charts import Line, Point, dots, rate_distortion, scatter
 from visage.report.curves import validation_curves
-from visage.report.figures import gaussian_figure
 from visage.report.images import Copier
+from visage.report.linear import Opponent
 from visage.report.models import Model
-from visage.report.plotting import Drawing, Look
+from visage.report.plotting import PLAIN, Drawing, Look
 from visage.report.score_charts import drawn_scores, roc
 from visage.report.side_by_side import Absent, PictureRow, absent, picture_rows
 from visage.report.table import SUSPICIOUS
@@ -65,6 +64,7 @@ class Charts:
     """Draws the charts that compare the models of one size.
 
     look: label -> how it is drawn. reference: None where it is missing. headline: title of the headline set.
+    linear: references that are lines, or points where a chart has two measures.
     """
 
     size: int
@@ -72,25 +72,26 @@ class Charts:
     look: Mapping[str, Look]
     reference: Reference | None
     headline: str
+    linear: Sequence[Opponent]
 
     def likelihood(self) -> list[Drawing]:
         """Bits per dimension, at the end and over training, and what they consist of."""
         return [
-            *self._dots("bits_per_dim", self._gaussian("bits_per_dim")),
+            *self._dots("bits_per_dim", self._linear("bits_per_dim")),
             *self._dots("iw_gain"),
-            *validation_curves(self.models, self.look, self.size),
+            *validation_curves(self.models, self.look, self.size, self._linear("bits_per_dim")),
             *rate_distortion(self.models, self.look, self.size),
         ]
 
     def reconstruction(self) -> list[Drawing]:
         """Errors of reconstructions."""
-        return [*self._dots("recon_mse"), *self._dots("psnr"), *self._dots("ssim")]
+        return [one for metric in ("recon_mse", "psnr", "ssim") for one in self._dots(metric, self._linear(metric))]
 
     def samples(self) -> list[Drawing]:
         """How far samples are from faces, how varied, and how new."""
         copies = [Line(SUSPICIOUS, "copies below"), Line(1.0, "test faces")]
         return [
-            *self._dots("fd_attr128", [*self._line("fd_attr128_floor", "real faces"), *self._gaussian("fd_attr128")]),
+            *self._dots("fd_attr128", [*self._line("fd_attr128_floor", "real faces"), *self._linear("fd_attr128")]),
             *self._dots("memorization", copies),
             *self._scatter("precision-recall", "Precision and recall", "precision", "recall"),
             *self._scatter("density-coverage", "Density and coverage", "density", "coverage"),
@@ -100,7 +101,7 @@ class Charts:
         """How well default scores tell the headline set from faces."""
         scores = {model.label: drawn_scores(model.first) for model in self.models}
         return [
-            *self._dots("auroc", [Line(0.5, "chance")]),
+            *self._dots("auroc", [Line(0.5, "chance"), *self._linear("auroc")]),
             *roc(self.models, self.look, self.size, scores, self.headline),
         ]
 
@@ -136,21 +137,25 @@ class Charts:
         record = self.reference.find(metric) if self.reference else None
         return [] if record is None or record.value is None else [Line(record.value, text)]
 
-    def _gaussian(self, metric: str) -> list[Line]:
-        """A line at what one Gaussian of all pixels reaches."""
-        value = gaussian_figure(self.reference, metric).value if self.reference else None
-        return [] if value is None else [Line(value, "one Gaussian")]
+    def _linear(self, metric: str) -> list[Line]:
+        """A line at what each linear reference reaches; one without a code speaks for all where it has the figure."""
+        having = [one for one in self.linear if one.figure(metric).value is not None]
+        chosen = [one for one in having if not one.about.numbers] or having
+        return [Line(value, one.phrase) for one in chosen if (value := one.figure(metric).value) is not None]
 
     def _dots(self, metric: str, lines: Sequence[Line] = ()) -> list[Drawing]:
         title = BY_KEY[metric].title
         return dots(f"{metric}-{self.size}", title, _axis(metric), self._points(metric), lines)
 
     def _scatter(self, name: str, title: str, x: str, y: str) -> list[Drawing]:
-        return scatter(f"{name}-{self.size}", title, _axis(x), _axis(y), self._points(y, x))
+        plain = [Point(one.title, PLAIN, one.pooled(y), one.pooled(x)) for one in self.linear]
+        return scatter(f"{name}-{self.size}", title, _axis(x), _axis(y), [*self._points(y, x), *plain])
 
     def _against_cost(self, y: str, x: str, name: str, axis: str) -> list[Drawing]:
         title = f"{BY_KEY[y].title} against the cost of {name}"
-        return scatter(f"{y}-{name}-{self.size}", title, axis, _axis(y), self._points(y, x), log_x=True)
+        return scatter(
+            f"{y}-{name}-{self.size}", title, axis, _axis(y), self._points(y, x), self._linear(y), log_x=True
+        )
 
 
 def _axis(metric: str) -> str:
@@ -165,12 +170,11 @@ def chapters(
     titles: Titles,
     with_board: bool,
     copier: Copier,
-    samples: Path | None,
 ) -> list[Chapter]:
     """The chapters that have something in them.
 
     histograms: of the models' default scores. titles: set of other images -> title. with_board: whether the chapter on
-        other images has a board. copier: takes the pictures. samples: picture of those of the Gaussian.
+        other images has a board. copier: takes the pictures.
     """
     drawn: dict[str, list[Drawing]] = {
         "likelihood": charts.likelihood(),
@@ -181,7 +185,7 @@ def chapters(
         "cost": charts.cost(),
     }
     pictures: dict[str, list[PictureRow]] = {}
-    for row in picture_rows(charts.models, titles, copier, samples, charts.size):
+    for row in picture_rows(charts.models, titles, copier, charts.linear):
         pictures.setdefault(row.chapter, []).append(row)
     found = [
         Chapter(key, title, lead, drawn.get(key, []), charts.absent(key), pictures.get(key, []))

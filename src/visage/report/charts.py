@@ -17,6 +17,8 @@ BOUNDS = {"upper_bound": "<", "lower_bound": ">"}
 """Marks of bounds on a horizontal axis: triangles that point to where the true value lies."""
 VERTICAL = {"upper_bound": "v", "lower_bound": "^"}
 """The same on a vertical one."""
+TEXT = 8
+"""Points from one line's text to the next one's above it."""
 WIDE = 40.0
 """Positive values that differ by a larger factor are drawn on a logarithmic scale."""
 
@@ -85,18 +87,31 @@ def dots(name: str, title: str, unit: str, points: Sequence[Point], lines: Seque
 
 
 def _compare(axes: Axes, title: str, lines: Sequence[Line]) -> None:
-    """Draw the one or two lines, rising, their texts above them and the title above both."""
-    words: Any = {"va": "bottom", "fontsize": 7, "alpha": 0.8}
-    sides = ["center"] if len(lines) == 1 else ["right", "left"]  # away from each other
+    """Draw the lines, their texts above them and the title above all; three or more texts are stacked."""
+    words: Any = {"va": "bottom", "fontsize": 7, "alpha": 0.8, "textcoords": "offset points"}
+    pair = len(lines) == 2
     if lines:
-        axes.set_title(title, pad=15)
-    for line, side in zip(lines, sides, strict=False):
+        axes.set_title(title, pad=15 if pair else 7 + TEXT * len(lines))
+    for i, line in enumerate(sorted(lines, key=lambda line: line.value)):
         axes.axvline(line.value, color=INK, lw=0.9, ls=(0, (3, 2)))
-        axes.annotate(line.text, (line.value, 1.0), xycoords=axes.get_xaxis_transform(), ha=side, **words)
+        side = ("right", "left")[i] if pair else "center"  # away from each other
+        above = (0, 0 if pair else TEXT * i)
+        axes.annotate(line.text, (line.value, 1.0), above, axes.get_xaxis_transform(), ha=side, **words)
 
 
-def scatter(name: str, title: str, x: str, y: str, points: Sequence[Point], log_x: bool = False) -> list[Drawing]:
-    """Two measures of all models that have both: the means, numbered, and a small mark for every seed."""
+def scatter(
+    name: str,
+    title: str,
+    x: str,
+    y: str,
+    points: Sequence[Point],
+    lines: Sequence[Line] = (),
+    log_x: bool = False,
+) -> list[Drawing]:
+    """Two measures of all models that have both: the means, numbered, and a small mark for every seed.
+
+    lines: at values of y.
+    """
     kept: list[Drawing] = []
     shown = [point for point in points if point.x and point.x.value is not None and point.y.value is not None]
     if len(shown) < 2:
@@ -120,7 +135,16 @@ def scatter(name: str, title: str, x: str, y: str, points: Sequence[Point], log_
             axes.plot(*[[end] for end in middle], marker, color=point.look.color, ms=7, alpha=0.9, ls="", label=label)
             axes.annotate(str(number), middle, xytext=(4.5, 3), textcoords="offset points", fontsize=7)
         axes.margins(0.12)
+        level(axes, lines)
     return kept
+
+
+def level(axes: Axes, lines: Sequence[Line]) -> None:
+    """Draw lines across a chart, each under its text, on the right."""
+    words: Any = {"ha": "right", "va": "bottom", "fontsize": 7, "alpha": 0.8}
+    for line in lines:
+        axes.axhline(line.value, color=INK, lw=0.9, ls=(0, (3, 2)))
+        axes.annotate(line.text, (1.0, line.value), xycoords=axes.get_yaxis_transform(), **words)
 
 
 def rate_distortion(models: Sequence[Model], look: Mapping[str, Look], size: int) -> list[Drawing]:

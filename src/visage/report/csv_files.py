@@ -1,6 +1,6 @@
 """The report's tables as data: table.csv and curves.csv."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,10 @@ import pandas as pd
 
 from visage.files import replacing
 from visage.measures.table import Measure
-from visage.report.figures import Figure, Key, Pooled, figure_of, gaussian_figure
+from visage.report.figures import Figure, Key, Pooled, figure_of
+from visage.report.linear import Opponent
 from visage.report.load import Run
-from visage.report.ood import gaussian_label
 from visage.report.table import COLUMNS
-from visage.results import Reference
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
@@ -21,14 +20,13 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
         frame.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def figures_frame(runs: Sequence[Run], references: Mapping[int, Reference]) -> pd.DataFrame:
+def figures_frame(runs: Sequence[Run], linear: Sequence[Opponent]) -> pd.DataFrame:
     """The figures, a row per run, at full precision, empty where undefined; named as in metrics/*.json.
 
     Beside them the kinds of bits/dim and of the AUROC, and the AUROC's interval. The last rows, which have no recipe,
-    are those of the Gaussian that models are compared with, one for each size in `references`.
+    are those of linear references.
     """
-    rows = [_row(run) for run in runs]
-    return pd.DataFrame([*rows, *(_gaussian_row(size, reference) for size, reference in references.items())])
+    return pd.DataFrame([*(_row(run) for run in runs), *(_linear_row(one) for one in linear)])
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -37,9 +35,8 @@ def _row(run: Run) -> dict[str, Any]:
     return row | _figures(lambda metric: figure_of(run, Key(metric)))
 
 
-def _gaussian_row(size: int, reference: Reference) -> dict[str, Any]:
-    name = gaussian_label(size)
-    return {"run": name, "label": name, "size": size} | _figures(lambda metric: gaussian_figure(reference, metric))
+def _linear_row(opponent: Opponent) -> dict[str, Any]:
+    return {"run": opponent.label, "label": opponent.label, "size": opponent.size} | _figures(opponent.figure)
 
 
 def _figures(find: Callable[[str], Figure]) -> dict[str, Any]:

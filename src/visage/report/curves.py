@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from visage.report.charts import Line, level
 from visage.report.models import Model
 from visage.report.plotting import DASHES, Drawing, Look, plot
 
@@ -86,16 +87,23 @@ def terms(history: pd.DataFrame) -> dict[str, list[str]]:
     return dict(sorted(found.items(), key=lambda item: order.get(item[0], 5)))
 
 
-def validation_curves(models: Iterable[Model], look: Mapping[str, Look], size: int) -> list[Drawing]:
-    """Bits per dimension of the validation images over the training, all runs that have them."""
-    lines = [(model, look[model.label]) for model in models]
-    return _validations(f"validation-{size}", "Validation over training", lines)
+def validation_curves(
+    models: Iterable[Model], look: Mapping[str, Look], size: int, lines: Sequence[Line]
+) -> list[Drawing]:
+    """Bits per dimension of the validation images over the training, all runs that have them.
+
+    lines: to compare with.
+    """
+    drawn = [(model, look[model.label]) for model in models]
+    return _validations(f"validation-{size}", "Validation over training", drawn, lines)
 
 
-def _validations(name: str, title: str, lines: Sequence[tuple[Model, Look]]) -> list[Drawing]:
+def _validations(
+    name: str, title: str, drawn: Sequence[tuple[Model, Look]], lines: Sequence[Line] = ()
+) -> list[Drawing]:
     """Every seed has its line; the first seed's has the marks."""
     kept: list[Drawing] = []
-    having = [(model, look) for model, look in lines if any(len(run.validation) for run in model.runs)]
+    having = [(model, look) for model, look in drawn if any(len(run.validation) for run in model.runs)]
     if having:
         with plot(kept, name, title, KIMG, "bits per dimension") as axes:
             for model, look in having:
@@ -104,4 +112,5 @@ def _validations(name: str, title: str, lines: Sequence[tuple[Model, Look]]) -> 
                     first = run is model.first
                     style = {"marker": look.marker, "label": model.label} if first else {"alpha": 0.5, "lw": 0.8}
                     axes.plot(x, y, color=look.color, ls=look.dash, ms=4, **style)
+            level(axes, lines)
     return kept

@@ -7,9 +7,9 @@ from visage.measures.table import Measure
 from visage.report.captions import words_of
 from visage.report.images import Copier, Shown
 from visage.report.models import Model
-from visage.report.side_by_side import SAMPLES
 from visage.report.table import Cell
 
+SAMPLES = "samples.png"
 ROWS = {SAMPLES: 0, "translations.png": 1, "inpainting.png": 2, "reconstructions.png": 1}
 """What shows best what a model makes -> the row of it that the model made."""
 FACES = 6

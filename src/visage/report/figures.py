@@ -62,7 +62,7 @@ def figure_of(run: Run, key: Key) -> Figure:
     record = run.results.find(*key)
     if record is None:
         return undefined(NOT_MEASURED if key.images else f"the evaluation wrote no {key.metric}")
-    return _recorded(record)
+    return recorded(record)
 
 
 def reference_figure(reference: Reference, key: Key) -> Figure:
@@ -70,16 +70,11 @@ def reference_figure(reference: Reference, key: Key) -> Figure:
     record = reference.find(*key)
     if record is None:
         return undefined(NOT_MEASURED if key.images else f"the reference has no {key.metric}")
-    return _recorded(record)
+    return recorded(record)
 
 
-def gaussian_figure(reference: Reference, metric: str) -> Figure:
-    """A figure of the Gaussian that models are compared with; undefined where it has none of the kind."""
-    record = next((record for record in reference.gaussian if record.metric == metric), None)
-    return _recorded(record) if record else undefined("not measured for the Gaussian")
-
-
-def _recorded(record: Record) -> Figure:
+def recorded(record: Record) -> Figure:
+    """A stored figure."""
     return Figure(record.value, record.kind, record.n, record.ci95, record.note)
 
 

@@ -12,10 +12,8 @@ from visage.config import RunConfig
 from visage.data.card import DataCard
 from visage.errors import UserError
 from visage.files import Strict
-from visage.measures.comparison import ImageValues
 from visage.results import (
     AGAIN,
-    TEST,
     VERSION,
     EvaluationCost,
     PerImage,
@@ -140,26 +138,23 @@ def load_card(root: Path) -> DataCard | None:
     return Reader(root).typed(CARD, DataCard)
 
 
-def reference_file(size: int) -> str:
+def reference_folder(size: int) -> str:
     """Where the reference of an image size is stored, relative to the project's root."""
-    return f"data/reference/{size}/results.json"
+    return f"data/reference/{size}"
 
 
-def gaussian_samples(size: int, root: Path) -> Path | None:
-    """The picture of samples of the Gaussian that models are compared with; None where it is missing."""
-    path = root / "data" / "reference" / str(size) / "gaussian_samples.png"
-    return path if path.is_file() else None
+def reference_file(size: int) -> str:
+    """The file with its figures."""
+    return f"{reference_folder(size)}/results.json"
 
 
-def gaussian_bits(size: int, root: Path) -> ImageValues | None:
-    """Bits per dimension of each measured face under the Gaussian; None where they were not computed.
+def load_reference_values(size: int, root: Path) -> PerImage:
+    """Read what was measured of single images without a model; empty where it was not computed.
 
     Raises:
         UserError: the file is damaged.
     """
-    found = Reader(root).per_image(f"data/reference/{size}/scores.npz")
-    bits, rows = found.scores.get(TEST, {}).get("gaussian"), found.rows.get(TEST)
-    return None if bits is None or rows is None else ImageValues(rows, bits, found.identity)
+    return Reader(root).per_image(f"{reference_folder(size)}/scores.npz")
 
 
 def load_reference(size: int, root: Path) -> Reference | None:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visage.config import RunConfig
+from visage.measures.comparison import ImageValues, mean_of_seeds
 from visage.report.figures import Key, Pooled, figure_of
 from visage.report.load import Run
+from visage.results import TEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,20 @@ class Model:
     def pooled(self, metric: str, images: str = "", score: str = "") -> Pooled:
         """A figure, seed by seed."""
         return Pooled([figure_of(run, Key(metric, images, score)) for run in self.runs])
+
+    def per_image(self, metric: str) -> ImageValues | None:
+        """The measure of each image, mean over the seeds; None where some seed did not keep it or is not finite."""
+        kept = [_per_image(run, metric) for run in self.runs]
+        seeds = [values for values in kept if values is not None]
+        return mean_of_seeds(seeds) if len(seeds) == len(kept) else None
+
+
+def _per_image(run: Run, metric: str) -> ImageValues | None:
+    values, rows = run.per_image.values.get(metric), run.per_image.rows.get(TEST)
+    if values is None or rows is None:
+        return None
+    n = len(values)
+    return ImageValues(rows[:n], values, run.per_image.identity[:n])
 
 
 def models_of(runs: Sequence[Run]) -> list[Model]:

@@ -64,11 +64,6 @@ def without_model(size: int) -> str:
     return f"No model, {size} × {size} pixels"
 
 
-def gaussian_label(size: int) -> str:
-    """The label of figures of the Gaussian that models are compared with."""
-    return f"One Gaussian, {size} × {size} pixels"
-
-
 def score_words(score: str) -> str:
     """What a score is, as a phrase; "" for one that only its model explains."""
     words = SCORES[score][1] if score in SCORES else BASELINES.get(score, "")

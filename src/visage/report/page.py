@@ -10,7 +10,8 @@ from visage.errors import UserError
 from visage.files import write_text
 from visage.report.csv_files import curves_frame, figures_frame, write_csv
 from visage.report.images import FOLDER, Copier
-from visage.report.load import CARD, gaussian_bits, gaussian_samples, load_card, load_reference, load_run
+from visage.report.linear import opponents
+from visage.report.load import CARD, load_card, load_reference, load_run
 from visage.report.model_page import ABILITIES
 from visage.report.models import models_of
 from visage.report.ood import find
@@ -39,27 +40,15 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
     card, models = load_card(root), models_of(runs)
     look, tests = looks(models), tests_of(runs)
     pages, provenance, copier = [], Provenance(), Copier(out)
-    references: dict[int, Reference] = {}
     for size in sorted({model.config.size for model in models}):
-        if reference := load_reference(size, root):
-            references[size] = reference
-        of_size = [model for model in models if model.config.size == size]
-        page = size_page(
-            size,
-            of_size,
-            reference,
-            look,
-            _images(card),
-            tests,
-            copier,
-            gaussian_samples(size, root) if reference else None,
-            gaussian_bits(size, root),
-        )
+        reference, of_size = load_reference(size, root), [model for model in models if model.config.size == size]
+        page = size_page(size, of_size, reference, look, _images(card), tests, copier, opponents(size, root, of_size))
         _trace(provenance, page, reference)
         pages.append(page)
+    linear = [one for page in pages for one, _ in page.linear]
     for drawing in (drawing for page in pages for drawing in page.drawings):
         drawing.save(out / "plots")
-    write_csv(out / "table.csv", figures_frame(runs, references))
+    write_csv(out / "table.csv", figures_frame(runs, linear))
     write_csv(out / "curves.csv", curves_frame(runs))
     text = (
         _environment()
@@ -84,7 +73,7 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
             views=VIEWS,
             abilities=ABILITIES.values(),
             kinds=KINDS,
-            look=look | {page.gaussian[0]: PLAIN for page in pages if page.gaussian},
+            look=look | {one.label: PLAIN for one in linear},
             folder=FOLDER,
             provenance=provenance.data(),
         )
@@ -111,6 +100,8 @@ def _trace(provenance: Provenance, page: SizePage, reference: Reference | None) 
         provenance.add_model(model, page.sets)
     if reference:
         provenance.add_reference(reference, page.sets)
+    for opponent, _ in page.linear:
+        provenance.add_linear(opponent, page.sets)
     for metric, found in page.verdicts.items():
         provenance.add_verdicts(metric, found)
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from visage.measures.table import BY_KEY, MEASURES
-from visage.report.figures import COSTS, Figure, Key, figure_of, gaussian_figure, reference_figure
+from visage.report.figures import COSTS, Figure, Key, figure_of, reference_figure
+from visage.report.linear import Opponent
 from visage.report.load import Run
 from visage.report.models import Model
-from visage.report.ood import OtherSet, gaussian_label, score_words, without_model
+from visage.report.ood import OtherSet, score_words, without_model
 from visage.report.table import Verdict
 from visage.report.wording import KINDS
 from visage.results import Reference
@@ -61,14 +62,16 @@ class Provenance:
         rows = {key: [self._row(label, key, reference_figure(reference, key), reference.data_hash, "")] for key in keys}
         self._add(label, rows, sets)
 
-        label = gaussian_label(reference.size)
+    def add_linear(self, opponent: Opponent, sets: Sequence[OtherSet]) -> None:
+        """Add every figure of a linear reference."""
+        label = opponent.label
         self._runs[label] = (None, REFERENCE_COMMAND, "")
-        measured = {Key(record.metric): gaussian_figure(reference, record.metric) for record in reference.gaussian}
-        self._add(
-            label,
-            {key: [self._row(label, key, found, reference.data_hash, "")] for key, found in measured.items()},
-            sets,
-        )
+        measured = {record.metric: opponent.figure(record.metric) for record in opponent.about.records}
+        rows = {
+            Key(metric): [self._row(label, Key(metric), found, opponent.data_hash, "")]
+            for metric, found in measured.items()
+        }
+        self._add(label, rows, sets)
 
     def add_verdicts(self, metric: str, found: Mapping[str, Verdict]) -> None:
         """Add how models compare with the best one. found: label -> verdict."""

@@ -7,12 +7,9 @@ from pathlib import Path
 from visage.report.captions import PICTURES, Titles, caption, words_of
 from visage.report.figures import NOT_EVALUATED
 from visage.report.images import Copier, Shown
+from visage.report.linear import Opponent
 from visage.report.load import Run
 from visage.report.models import Model
-from visage.report.ood import gaussian_label
-
-SAMPLES = "samples.png"
-GAUSSIAN_CAPTION = "Drawn from one Gaussian of all pixels together: what takes no network. None was picked."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +45,18 @@ class Absent:
 
 
 def picture_rows(
-    models: Sequence[Model], titles: Titles, copier: Copier, samples: Path | None, size: int
+    models: Sequence[Model], titles: Titles, copier: Copier, linear: Sequence[Opponent]
 ) -> list[PictureRow]:
     """A row for every kind of picture that some model has.
 
-    titles: set of other images -> title. copier: takes the pictures. samples: picture of those of the Gaussian that
-    models are compared with; size: of its images.
+    titles: set of other images -> title. copier: takes the pictures. linear: references with pictures of their own.
     """
     files = dict.fromkeys(file for model in models for file in compared(model.first))
     order = list(PICTURES)
     known = [file for file in files if Path(file).stem in order]
     unknown = [file for file in files if file not in known]
     rising = sorted(known, key=lambda file: order.index(Path(file).stem))
-    plain = [_gaussian_shot(samples, size, copier)] if samples else []
-    return [_row(file, models, titles, copier, plain if file == SAMPLES else []) for file in (*rising, *unknown)]
+    return [_row(file, models, titles, copier, linear) for file in (*rising, *unknown)]
 
 
 def compared(run: Run) -> list[str]:
@@ -83,18 +78,21 @@ def absent(reasons: Iterable[tuple[Model, str]]) -> list[Absent]:
     return [Absent(reason, labels) for reason, labels in found.items()]
 
 
-def _row(file: str, models: Sequence[Model], titles: Titles, copier: Copier, plain: Sequence[Shot]) -> PictureRow:
+def _row(file: str, models: Sequence[Model], titles: Titles, copier: Copier, linear: Sequence[Opponent]) -> PictureRow:
     words = words_of(file)
     shots = [_shot(model, file, titles, copier) for model in models if file in compared(model.first)]
+    alike = [one for one in linear if one.picture.name.endswith(f"_{file}") and one.picture.is_file()]
     without = [model for model in models if words.capability and file not in compared(model.first)]
     reasons = [(model, model.first.results.abilities.get(words.capability) or NOT_EVALUATED) for model in without]
-    return PictureRow(words.chapter, words.title, [*shots, *plain], absent(reasons))
+    shown = [*shots, *(_linear_shot(one, file, copier) for one in alike)]
+    return PictureRow(words.chapter, words.title, shown, absent(reasons))
 
 
-def _gaussian_shot(samples: Path, size: int, copier: Copier) -> Shot:
-    label = gaussian_label(size)
-    image = copier.copy(samples, size, f"gaussian-{size}/samples")
-    return Shot(label, f"gaussian-{size}-samples", words_of(SAMPLES).title, GAUSSIAN_CAPTION, image)
+def _linear_shot(opponent: Opponent, file: str, copier: Copier) -> Shot:
+    """The same kind of picture of a linear reference."""
+    name, stem = f"{opponent.about.name}-{opponent.size}", Path(file).stem
+    image = copier.copy(opponent.picture, opponent.size, f"{name}/{stem}")
+    return Shot(opponent.label, f"{name}-{stem}", words_of(file).title, opponent.caption, image)
 
 
 def _shot(model: Model, file: str, titles: Titles, copier: Copier) -> Shot:

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from visage.measures.comparison import ImageValues
 from visage.measures.table import BY_KEY, MEASURES, Measure
 from visage.report.chapters import Chapter, Charts, chapters
 from visage.report.faces import Faces, faces_of
 from visage.report.figures import Key, Pooled, reference_figure
 from visage.report.images import Copier
+from visage.report.linear import Comparison, Opponent, comparisons
 from visage.report.load import reference_file
 from visage.report.model_page import ABILITIES, ModelPage, model_page
 from visage.report.models import Model
-from visage.report.ood import OtherSet, Row, board, gaussian_label, sets_of, without_model
+from visage.report.ood import OtherSet, Row, board, sets_of, without_model
 from visage.report.plotting import Drawing, Look
 from visage.report.standouts import Tests
-from visage.report.table import Baseline, Cell, Verdict, cell, columns_of, footnotes, gaussian_cells, hint, verdicts
+from visage.report.table import Cell, Verdict, cell, columns_of, footnotes, hint, linear_cells, verdicts
 from visage.report.wording import WRITE
 from visage.results import Reference
 
@@ -44,8 +43,8 @@ class ReferenceNote:
 class SizePage:
     """The content of a size's part of the page.
 
-    faces: some of each model's. rows: (model, its cells).
-    gaussian: label and cells of the Gaussian that models are compared with; None without it.
+    faces: some of each model's. rows: (model, its cells). linear: (linear reference, its cells).
+    comparisons: of the models with these references.
     verdicts: measure -> label -> comparison with the best. notes: reasons for dashes.
     abilities: (model, why it does not have each of ABILITIES; None where that is not known).
     missing: files of the reference that are not there. reference: None where it is one of them.
@@ -56,7 +55,8 @@ class SizePage:
     columns: Sequence[Measure]
     faces: Sequence[Faces]
     rows: Sequence[tuple[Model, Sequence[Cell]]]
-    gaussian: tuple[str, Sequence[Cell]] | None
+    linear: Sequence[tuple[Opponent, Sequence[Cell]]]
+    comparisons: Sequence[Comparison]
     verdicts: Mapping[str, Mapping[str, Verdict]]
     notes: Sequence[str]
     references: Sequence[ReferenceNote]
@@ -88,27 +88,24 @@ def size_page(
     protocol: str,
     tests: Tests,
     copier: Copier,
-    samples: Path | None,
-    bits: ImageValues | None,
+    linear: Sequence[Opponent],
 ) -> SizePage:
     """Gather what is shown of one size.
 
-    protocol: what the images are, as a phrase. copier: takes the pictures. samples: picture of the Gaussian's.
-    bits: its bits per dimension of each face.
+    protocol: what the images are, as a phrase. copier: takes the pictures. linear: references beside the models.
     """
     columns = columns_of(models)
     compared = {column.key: verdicts(models, column) for column in columns if column.paired}
-    baseline = Baseline(reference, bits) if reference else None
 
     def cell_of(model: Model, column: Measure) -> Cell:
         verdict = compared.get(column.key, {}).get(model.label)
-        return cell(model, column, verdict.flag if verdict else "", baseline)
+        return cell(model, column, verdict.flag if verdict else "", linear)
 
     rows = [(model, [cell_of(model, column) for column in columns]) for model in models]
     sets = sets_of(reference, models)
     pages = [model_page(model, look[model.label], sets, reference, columns, tests, copier) for model in models]
     heats = board(models, sets, reference) if any(model.scores for model in models) else []
-    charts = Charts(size, models, look, reference, sets[0].title if sets else "")
+    charts = Charts(size, models, look, reference, sets[0].title if sets else "", linear)
     histograms = [page.histograms[0] for page in pages if page.histograms]
     titles = {images.name: images.title for images in sets}
     return SizePage(
@@ -117,7 +114,8 @@ def size_page(
         columns=columns,
         faces=[faces_of(model, columns, cells, copier) for model, cells in rows],
         rows=rows,
-        gaussian=(gaussian_label(size), gaussian_cells(reference, columns)) if reference else None,
+        linear=[(one, linear_cells(one, columns)) for one in linear],
+        comparisons=comparisons(models, linear),
         verdicts=compared,
         notes=footnotes(columns, [cells for _, cells in rows]),
         references=_reference_notes(reference) if reference else [],
@@ -128,7 +126,7 @@ def size_page(
         ],
         sets=sets,
         board=heats,
-        chapters=chapters(charts, histograms, titles, with_board=bool(heats), copier=copier, samples=samples),
+        chapters=chapters(charts, histograms, titles, with_board=bool(heats), copier=copier),
         model_pages=pages,
         missing=[] if reference else [reference_file(size)],
         reference=reference,

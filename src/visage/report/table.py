@@ -3,15 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from visage.measures.comparison import ImageValues, mean_of_seeds, on_common_images, paired_difference
+from visage.measures.comparison import on_common_images, paired_difference
 from visage.measures.table import GROUPS, MEASURES, Measure
-from visage.report.figures import COSTS, Pooled, gaussian_figure
-from visage.report.load import Run
+from visage.report.figures import COSTS, Pooled
+from visage.report.linear import Opponent, beaten
 from visage.report.models import Model
 from visage.report.wording import KINDS, MARKS, WRITE, significant
-from visage.results import TEST, Reference
 
 COLUMNS = [measure for measure in MEASURES if not measure.reference]
 """What differs from model to model."""
@@ -19,17 +16,6 @@ VIEWS = {"headline": "Headline", **GROUPS, "all": "All"}
 """Views of the table: a column is in its group's and in the last one, the most important ones also in the first."""
 SUSPICIOUS = 0.8
 """A ratio of distances to the nearest training face, samples over test faces, below which samples may be copies."""
-
-GAUSSIAN_BEATS = ("bits_per_dim", "fd_attr128")
-"""Figures, lower is better, that are not worth a network where a Gaussian has them as good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The Gaussian that models are compared with. bits: its bits per dimension of each face, None without a file."""
-
-    reference: Reference
-    bits: ImageValues | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +49,15 @@ def views(column: Measure) -> str:
     return f"{'headline ' * column.headline}{column.group} all"
 
 
-def cell(model: Model, column: Measure, verdict: str = "", baseline: Baseline | None = None) -> Cell:
-    """One cell. verdict: of `verdicts`, if there is one. baseline: the Gaussian that models are compared with."""
+def cell(model: Model, column: Measure, verdict: str = "", linear: Sequence[Opponent] = ()) -> Cell:
+    """One cell. verdict: of `verdicts`, if there is one. linear: the references that the model should beat."""
     pooled = model.pooled(column.key)
-    flags = [verdict, warning(column, pooled), beaten(model, column, baseline) if baseline else ""]
-    return _cell(pooled, column, flags)
+    return _cell(pooled, column, [verdict, warning(column, pooled), beaten(model, column.key, linear)])
 
 
-def gaussian_cells(reference: Reference, columns: Sequence[Measure]) -> list[Cell]:
-    """The row of the Gaussian that models are compared with."""
-    return [_cell(Pooled([gaussian_figure(reference, column.key)]), column, []) for column in columns]
+def linear_cells(opponent: Opponent, columns: Sequence[Measure]) -> list[Cell]:
+    """The row of a linear reference."""
+    return [_cell(opponent.pooled(column.key), column, []) for column in columns]
 
 
 def _cell(pooled: Pooled, column: Measure, flags: Sequence[str]) -> Cell:
@@ -99,26 +84,6 @@ def warning(column: Measure, pooled: Pooled) -> str:
     if column.key in ("memorization", "memorization_pixels") and pooled.value is not None:
         return "suspicious" if pooled.value < SUSPICIOUS else ""
     return ""
-
-
-def beaten(model: Model, column: Measure, baseline: Baseline) -> str:
-    """A flag for a figure that one Gaussian of all pixels, fitted in seconds, reaches too; "" for others.
-
-    Likelihoods are compared on the images that both were measured on, and are better where the interval of the
-    difference is; the figures themselves are compared where there is no value per image.
-    """
-    value, gaussian = model.pooled(column.key).value, gaussian_figure(baseline.reference, column.key).value
-    same = all(run.results.data_hash == baseline.reference.data_hash for run in model.runs)
-    if column.key not in GAUSSIAN_BEATS or value is None or gaussian is None or not same:
-        return ""
-    mine = _per_image(model, column.key)
-    if column.key == "bits_per_dim" and mine is not None and baseline.bits is not None:
-        if len(np.intersect1d(mine.rows, baseline.bits.rows)) < 2:
-            return ""
-        better = paired_difference(mine, baseline.bits).high < 0
-    else:
-        better = value < gaussian
-    return "" if better else "not better than one Gaussian"
 
 
 def spread(pooled: Pooled, write: Callable[[float], str]) -> str:
@@ -178,7 +143,7 @@ def verdicts(models: Sequence[Model], column: Measure) -> dict[str, Verdict]:
 
 def _among(models: Sequence[Model], column: Measure, kind: str) -> dict[str, Verdict]:
     """The verdicts on models whose figures are of one kind."""
-    kept = {model.label: found for model in models if (found := _per_image(model, column.key)) is not None}
+    kept = {model.label: found for model in models if (found := model.per_image(column.key)) is not None}
     hashes = {run.results.data_hash for model in models if model.label in kept for run in model.runs}
     if len(kept) < 2 or len(hashes) > 1:
         return {}
@@ -200,18 +165,3 @@ def _among(models: Sequence[Model], column: Measure, kind: str) -> dict[str, Ver
         others[label] = Verdict("tied with the best" if tied else "", text)
     name = BEST[kind] if column.ranked else "best"
     return {best: Verdict(name, f"the best of {len(values)} ({KINDS[kind]}) on {n} common images"), **others}
-
-
-def _per_image(model: Model, metric: str) -> ImageValues | None:
-    """The measure of each image, mean over the seeds; None where some seed did not keep it or is not finite."""
-    kept = [_of_run(run, metric) for run in model.runs]
-    seeds = [values for values in kept if values is not None]
-    return mean_of_seeds(seeds) if len(seeds) == len(kept) else None
-
-
-def _of_run(run: Run, metric: str) -> ImageValues | None:
-    values, rows = run.per_image.values.get(metric), run.per_image.rows.get(TEST)
-    if values is None or rows is None:
-        return None
-    n = len(values)
-    return ImageValues(rows[:n], values, run.per_image.identity[:n])

@@ -1,0 +1,64 @@
+"""Principal components of images and of their mirror images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+OVERSAMPLING, ITERATIONS = 20, 3
+"""Axes that are sought beyond those asked for, and power iterations (Halko et al. 2011, arXiv:0909.4061)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A Gaussian's second moments: along K axes as they are, the same variance along all others.
+
+    mean: (D,). axes: (D, K), orthonormal columns. variances: (K,), falling. rest: scalar, the mean variance of the
+    D - K other dimensions. Where the images span fewer than K dimensions, the last axes and their variances are 0.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    variances: Tensor
+    rest: Tensor
+
+
+def principal_axes(x: Tensor, count: int) -> Principal:
+    """The first `count` axes of images x (N, C, H, W), W even, together with their mirror images, D = C H W.
+
+    Two pixels that mirror each other are (s + d) / sqrt 2 and (s - d) / sqrt 2. With every image its mirror image, s
+    and d are uncorrelated and d has mean 0, so that each half has axes of its own. They are found by a randomised
+    method, with the same random numbers in every call.
+    """
+    left, right = x.chunk(2, dim=3)
+    right = right.flip(3)
+    halves = ((left + right) / 2**0.5, (left - right) / 2**0.5)
+    middle = halves[0].mean(0)
+    found = [_axes(halves[0] - middle, count), _axes(halves[1], count)]
+    total = sum(half.square().sum() for half in (halves[0] - middle, halves[1])) / len(x)
+    order = torch.cat([variances for _, variances in found]).argsort(descending=True)[:count]
+    axes = torch.cat([_whole(found[0][0], 1), _whole(found[1][0], -1)])[order].flatten(1).T
+    variances = torch.cat([variances for _, variances in found])[order]
+    missing = count - len(order)
+    dims = x[0].numel()
+    return Principal(
+        mean=_whole(middle[None], 1).flatten(),
+        axes=torch.nn.functional.pad(axes, (0, missing)).contiguous(),
+        variances=torch.nn.functional.pad(variances, (0, missing)),
+        rest=((total - variances.sum()) / max(1, dims - count)).clamp(min=0),
+    )
+
+
+def _axes(half: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The axes, (K, C, H, W / 2), and variances, (K,), of centred half images (N, C, H, W / 2)."""
+    flat = half.flatten(1)
+    sought = min(count + OVERSAMPLING, *flat.shape)
+    with torch.random.fork_rng(devices=[half.device] if half.is_cuda else []):
+        torch.manual_seed(0)
+        _, lengths, axes = torch.svd_lowrank(flat, q=sought, niter=ITERATIONS)
+    return axes.T[:count].reshape(-1, *half.shape[1:]), lengths[:count].square() / len(flat)
+
+
+def _whole(half: Tensor, sign: int) -> Tensor:
+    """Images (N, C, H, W) whose left half is this one over sqrt 2, and whose right half mirrors it with a sign."""
+    return torch.cat([half, sign * half.flip(3)], dim=3) / 2**0.5

@@ -1,0 +1,43 @@
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from visage.maths.principal import principal_axes
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Images of 8 x 8 pixels with variances that fall from axis to axis."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(192, 192, generator=generator))[0]
+    scales = 0.97 ** torch.arange(192)
+    return ((torch.randn(400, 192, generator=generator) * scales) @ basis + 0.1).reshape(-1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("count", [1, 20, 100])
+def test_the_axes_are_those_of_the_images_and_their_mirror_images(images, count):
+    pca = PCA(count, svd_solver="full").fit(torch.cat([images, images.flip(3)]).flatten(1).double().numpy())
+    found = principal_axes(images, count)
+    n = 2 * len(images)
+    torch.testing.assert_close(found.mean.double(), torch.from_numpy(pca.mean_), atol=1e-5, rtol=0)
+    exact = torch.from_numpy(pca.explained_variance_) * (n - 1) / n
+    torch.testing.assert_close(found.variances.double(), exact, rtol=2e-3, atol=1e-6)
+    overlap = (found.axes.double().T @ torch.from_numpy(pca.components_.T)).abs().diagonal()
+    assert overlap[: count // 2 + 1].min() > 0.999
+    torch.testing.assert_close(found.axes.T @ found.axes, torch.eye(count), atol=1e-5, rtol=0)
+    assert float(found.rest) == pytest.approx(pca.noise_variance_ * (n - 1) / n, rel=1e-2)
+
+
+def test_no_random_number_of_the_caller_is_used_and_every_call_finds_the_same(images):
+    state = torch.get_rng_state()
+    first, second = principal_axes(images, 20), principal_axes(images, 20)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.axes, second.axes)
+
+
+def test_few_images_have_few_axes_and_the_others_are_zero(images):
+    found = principal_axes(images[:3], 10)
+    assert found.axes.shape == (192, 10)
+    assert (found.axes.norm(dim=0) > 0.5).sum() == 6
+    assert float(found.variances[6:].abs().sum()) == 0
+    assert float(found.rest) == pytest.approx(0, abs=1e-6)
