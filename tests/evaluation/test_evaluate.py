@@ -328,7 +328,7 @@ def test_a_model_that_only_samples(only_samples):
     without = {r.metric: r.note for r in only_samples.results.records if r.value is None and not r.images}
     two_kinds = ["cycle_mse_a", "cycle_mse_b", "translation_success_a", "translation_success_b"]
     assert without == {
-        **dict.fromkeys(RECONSTRUCTION, "has no encoder"),
+        **dict.fromkeys((*RECONSTRUCTION, "code_numbers"), "has no encoder"),
         **dict.fromkeys(LIKELIHOOD, "defines no density"),
         "masked_mse": "is not trained to fill in hidden parts",
         **dict.fromkeys(two_kinds, "learns one kind of image, not the way between two"),

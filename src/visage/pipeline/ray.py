@@ -7,6 +7,7 @@ another one, can say so.
 
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -75,6 +76,8 @@ def work(clone: str, expected: str, name: str) -> Iterator[str]:
 
     clone, expected: as of `problem`.
     """
+    # Ray cancels a task by SIGINT, which is ignored where `ray start` ran in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield platform.node()
     if found := problem(clone, expected):
         yield found
