@@ -26,6 +26,9 @@ from torch import Tensor, nn
 
 import visage.models
 
+INITIAL_IMAGES = 1024
+"""The number of images that a data-dependent initialisation sees, unless the model asks for another one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -115,6 +118,8 @@ class GenerativeModel(nn.Module, ABC):
     """Network calls for one image's `ood_scores`, likewise."""
     sample_calls: int = 1
     """Network calls for one image of `Samples.sample`."""
+    initial_images: ClassVar[int] = INITIAL_IMAGES
+    """How many training images `initialize` is given, if there are so many."""
 
     @property
     def attributes(self) -> Sequence[str]:
@@ -143,7 +148,7 @@ class GenerativeModel(nn.Module, ABC):
     def initialize(self, batch: Batch) -> None:
         """Data-dependent initialisation; called once, before the first step of a new training, never on resume.
 
-        batch: `INITIAL_IMAGES` random training images, or all of them where there are fewer.
+        batch: `initial_images` random training images, or all of them where there are fewer.
         """
 
     def why_not(self) -> Mapping[type, str]:
@@ -411,8 +416,6 @@ NO_ENCODER: Mapping[type, str] = {
     Encodes: "a GAN without an encoder has no code for an image",
 }
 """Reasons shared by all GANs, and by those without an encoder."""
-INITIAL_IMAGES = 1024
-"""The largest number of images that a data-dependent initialisation sees."""
 
 
 def can(model: GenerativeModel, capability: type) -> bool:

@@ -16,7 +16,7 @@ from visage.config import TrainConfig
 from visage.errors import UserError
 from visage.maths.ranks import here, sharing
 from visage.maths.streams import torch_generator
-from visage.models.base import INITIAL_IMAGES, Batch, GenerativeModel, Phase, Step
+from visage.models.base import Batch, GenerativeModel, Phase, Step
 from visage.training import ranks
 from visage.training.batch_norm import share_batch_norms
 from visage.training.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ class Training:
         self.images_shown = 0
         self.terms: dict[str, Tensor] = {}
         self.first_bad = torch.full((), -1, device=self.device)
-        model.train().initialize(feed.first(INITIAL_IMAGES))
+        model.train().initialize(feed.first(model.initial_images))
         if self.rank.count > 1:
             ranks.start_equal([*model.parameters(), *model.buffers()])
         self.ema = Ema(model, config.ema_decay)
