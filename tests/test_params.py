@@ -131,7 +131,7 @@ def runs_for(key, value):
         ("data.root", "", ["data.root", "''", "names nothing"]),
         ("data.root", " ", ["data.root", "' '", "names nothing"]),
         ("data.limit", 5, ["data.limit", "5 images", "6 or more"]),
-        ("data.limit", 10, ["data.limit", "10 training images", "train.batch_size of vae-32, 64"]),
+        ("data.limit", 10, ["data.limit", "10 training images", "train.batch_size of vae-32, 16"]),
         ("data.source", "celebra", ["data.source", "celebra", "did you mean celeba?", "folder"]),
         ("data.synthetic.images", 3, ["data.synthetic", "images", "20", "3"]),
         ("data.celeba.mirrors", "http://x", ["data.celeba", "mirrors"]),

@@ -162,14 +162,19 @@ def test_one_players_update_leaves_the_others_alone(config, images):
 
 
 def test_loss_falls_on_a_single_batch(config, images):
-    training = training_of(config, images)
+    at_once = dataclasses.replace(config.train, warmup_kimg=0)
+    training = training_of(dataclasses.replace(config, train=at_once), images)
     if len(training.parameters) > 1:
         pytest.skip("players compete: a falling loss means nothing (the model's own tests say what does)")
     batch = training.feed.next()
     first = training.phases[0].loss(batch, step(index=99))[0].item()
-    for _ in range(8):
-        training._minimise(training.phases[0], batch)
-    assert training.phases[0].loss(batch, step(index=99))[0].item() < first - 0.02 * abs(first)
+    for _ in range(3):  # of eight steps: where the best linear model is the start, the first ones lead away from it
+        for _ in range(8):
+            training._minimise(training.phases[0], batch)
+        last = training.phases[0].loss(batch, step(index=99))[0].item()
+        if last < first - 0.02 * abs(first):
+            return
+    pytest.fail(f"from {first:.1f} to {last:.1f} in 24 steps")
 
 
 def test_interrupted_training_ends_bit_identical(config, images):
@@ -453,7 +458,12 @@ VARIANTS = {
     "ddpm": [{"sampler": "ancestral", "schedule": "linear", "prediction": "epsilon"}],
     "conditional_diffusion": [{"guidance": 0.0, "prediction": "epsilon"}],
     "score_sde": [{"sde": "ve", "parametrization": "epsilon", "sampler": "pc", "snr": 0.17}],
-    "vae": [{"likelihood": "discretized_logistic"}, {"likelihood": "bernoulli"}, {"sigma": 0.1}],
+    "vae": [
+        {"likelihood": "discretized_logistic", "linear": False},
+        {"likelihood": "bernoulli", "linear": False},
+        {"sigma": 0.1},
+        {"linear": False},
+    ],
     "wgan_gp": [{"blocks": "residual", "norm": "layer"}],
     "mae": [{"normalize_targets": True}],
     "cyclegan": [{"history": 0, "patch": 1}],

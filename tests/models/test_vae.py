@@ -3,9 +3,10 @@ import math
 
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch.distributions import Independent, Laplace, Normal
 
-from tests.models.helpers import generator, smooth, step, train, unlabelled
+from tests.models.helpers import generator, rounded, smooth, step, train, unlabelled
 from visage.maths import pixels
 from visage.maths.units import bits_per_dim
 from visage.models import base
@@ -22,6 +23,7 @@ SMALL = VAEConfig(
     dropout=0.0,
     activation="silu",
     kl_warmup=0.0,
+    linear=False,
 )
 
 
@@ -46,6 +48,8 @@ def gradients(m, s=None):
         ({"likelihood": "discretized_logistic", "sigma": 0.1}, "sigma"),
         ({"sigma": 0.001}, "256"),
         ({"width": 32, "max_width": 16}, "max_width"),
+        ({"linear": True, "likelihood": "laplace"}, "linear"),
+        ({"linear": True, "likelihood": "bernoulli"}, "linear"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes, says):
@@ -318,6 +322,170 @@ def test_bounds_stay_in_float32_under_bf16():
         loss, _ = m.loss(unlabelled(smooth()), step())
     assert half.distortion.dtype == half.rate.dtype == loss.dtype == torch.float32
     torch.testing.assert_close(half.distortion, m.bound(x, generator()).distortion, rtol=0.05, atol=0)
+
+
+# --- Linear maps from principal components
+
+
+def portraits(n=400, axes=12, size=16):
+    """Images of a few strong axes and some noise, float64, with their mirror images more than they have dimensions."""
+    g, dims = generator(5), 3 * size * size
+    basis = torch.linalg.qr(torch.randn(dims, axes, generator=g)).Q
+    codes = torch.randn(n, axes, generator=g) * 6 * 0.8 ** torch.arange(axes)
+    x = (codes @ basis.T + 0.02 * torch.randn(n, dims, generator=g)).double()
+    return rounded((x - 0.1).clamp(-1, 1)).reshape(n, 3, size, size)
+
+
+def started(n=400, **changes):
+    """A model with linear maps and the n images that it was started with."""
+    x = portraits(n)
+    m = model(**{"linear": True, "latent_dim": 6} | changes).double().eval()
+    m.initialize(unlabelled(x))
+    return m, x
+
+
+def middle(x):
+    """What the encoder sees of x where u is 1/2."""
+    return 2 * pixels.to_middle(x) - 1
+
+
+def both(x):
+    """Images and their mirror images."""
+    return torch.cat([x, x.flip(3)])
+
+
+def pca_of(x, count):
+    """Scikit-learn's components of both, with variances that are means of squares, not sums over n - 1."""
+    pca = PCA(count, svd_solver="full").fit(middle(both(x)).flatten(1).numpy())
+    n = 2 * len(x)
+    pca.explained_variance_ *= (n - 1) / n
+    pca.noise_variance_ *= (n - 1) / n
+    return pca
+
+
+def mean_over_codes(m, x):
+    """Distortion and rate with the exact expectation over eps of a loss that is quadratic in it; u is 1/2."""
+    k = m.config.latent_dim
+    points = math.sqrt(k) * torch.cat([torch.eye(k), -torch.eye(k)]).double()
+    u = torch.full_like(x, 0.5)
+    parts = [m.parts(x, u, eps.expand(len(x), -1)) for eps in points]
+    return sum(part.distortion for part in parts) / len(parts), parts[0].rate
+
+
+@torch.no_grad()
+def test_without_convolutions_the_bound_is_the_likelihood_of_probabilistic_pca():
+    m, x = started()
+    pca = pca_of(x, 6)
+    other = portraits(480)[400:]  # none that it was started with
+    distortion, rate = mean_over_codes(m, other)
+    # scikit-learn's density is of `seen`, which is 2 y01 - 1
+    dims = 768
+    log_p = torch.from_numpy(pca.score_samples(middle(other).flatten(1).numpy())) + dims * math.log(2)
+    torch.testing.assert_close(-distortion - rate, log_p - pixels.quantization_nats(dims), rtol=0, atol=0.05)
+    assert rate.mean() > 5
+
+
+@pytest.mark.parametrize("beta", [1.0, 4.0])
+@torch.no_grad()
+def test_without_convolutions_a_reconstruction_is_the_shrunk_projection_on_the_principal_axes(beta):
+    m, x = started(beta=beta)
+    pca = pca_of(x, 6)
+    shrunk = 1 - beta * pca.noise_variance_ / pca.explained_variance_
+    assert shrunk.min() < 0.999
+    flat = middle(x).flatten(1).numpy()
+    expected = pca.mean_ + (flat - pca.mean_) @ pca.components_.T * shrunk @ pca.components_
+    expected = pixels.from_middle((torch.from_numpy(expected).reshape(x.shape) + 1) / 2).clamp(-1, 1)
+    torch.testing.assert_close(m.reconstruct(x), expected, atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_codes_of_the_images_that_it_starts_with_have_the_prior_for_their_mixture():
+    m, x = started()
+    mu, logvar = m.encoder(middle(both(x)))
+    torch.testing.assert_close(mu.mean(0), torch.zeros(6).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        mu.T @ mu / len(mu) + logvar.exp().mean(0).diag(), torch.eye(6).double(), atol=0.01, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_without_convolutions_mirror_images_are_treated_alike():
+    m, x = started()
+    torch.testing.assert_close(m.reconstruct(x.flip(3)), m.reconstruct(x).flip(3), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("beta", "sigma", "unused"), [(1.0, 0.05, 0), (4.0, 0.05, 0), (3.0, 0.9, 2), (4.0, 0.78, 2), (1.0, 0.0, 0)]
+)
+def test_no_linear_model_is_better(beta, sigma, unused):
+    """The gradient of the expected loss is 0 at the start, whatever beta and sigma, and not so nearby."""
+    m, x = started(40, beta=beta, sigma=sigma)
+    maps = (m.encoder.linear, m.decoder.linear)
+    assert (m.decoder.linear.weight.norm(dim=0) < 1e-6).sum() == unused
+    tensors = [m.encoder.head.bias, *(part.requires_grad_() for a in maps for part in (a.weight, a.bias))]
+    if not sigma:
+        tensors.append(m.likelihood.shift)
+
+    def steepness():
+        distortion, rate = mean_over_codes(m, both(x))
+        return torch.autograd.grad((distortion + beta * rate).mean(), tensors)
+
+    at_start = steepness()
+    with torch.no_grad():
+        for part in tensors:
+            part.add_(0.1 * part.std() if part.numel() > 1 else 0.01)
+    for here, nearby in zip(at_start, steepness(), strict=True):
+        assert here.norm() < 0.02 * nearby.norm()
+
+
+@torch.no_grad()
+def test_a_new_model_with_the_weights_of_a_started_one_is_the_same():
+    m, x = started()
+    other = model(seed=1, linear=True, latent_dim=6).double().eval()
+    other.load_state_dict(m.state_dict())
+    torch.testing.assert_close(other.bound(x, generator()).elbo, m.bound(x, generator()).elbo, rtol=0, atol=0)
+
+
+def test_the_convolutions_learn_and_the_linear_maps_stay():
+    x = smooth(16)
+    m = model(linear=True)
+    m.initialize(unlabelled(x))
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    train(m, [unlabelled(x)] * 3, lr=1e-3)
+    for name, value in m.state_dict().items():
+        assert torch.equal(value, before[name]) == (".linear." in name), name
+
+
+@torch.no_grad()
+def test_linear_maps_are_not_rounded_under_bf16():
+    x = smooth(16)
+    m = model(linear=True).eval()
+    m.initialize(unlabelled(x))
+    exact = m.reconstruct(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(m.reconstruct(x), exact, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@torch.no_grad()
+def test_images_without_variation_leave_the_codes_unused(beta):
+    x = torch.full((3, 3, 16, 16), 0.2)
+    m = model(linear=True, beta=beta).eval()
+    m.initialize(unlabelled(x))
+    parts = m.bound(x, generator())
+    assert torch.isfinite(parts.distortion).all()
+    assert torch.isfinite(parts.rate).all()
+    assert m.likelihood.log_sigma().exp().item() == pytest.approx(1 / 256)
+    torch.testing.assert_close(m.reconstruct(x), x, atol=0.01, rtol=0)
+
+
+@torch.no_grad()
+def test_without_linear_maps_nothing_depends_on_the_first_images():
+    m = model()
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    m.initialize(unlabelled(smooth()))
+    assert all(torch.equal(value, before[name]) for name, value in m.state_dict().items())
+    assert m.initial_images == base.INITIAL_IMAGES < model(linear=True).initial_images
 
 
 # --- Training

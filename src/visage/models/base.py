@@ -118,7 +118,7 @@ class GenerativeModel(nn.Module, ABC):
     """Network calls for one image's `ood_scores`, likewise."""
     sample_calls: int = 1
     """Network calls for one image of `Samples.sample`."""
-    initial_images: ClassVar[int] = INITIAL_IMAGES
+    initial_images: int = INITIAL_IMAGES
     """How many training images `initialize` is given, if there are so many."""
 
     @property

@@ -19,6 +19,15 @@ Where we deviate:
 * Convolutions instead of the paper's perceptrons, with group normalisation: batch normalisation would make an image's
   bound depend on the rest of its batch.
 * beta_t rises from 0 to beta over the first share `kl_warmup` of the training, so that codes do not remain unused.
+* If `linear` is on, each network is a linear map plus convolutions that start at 0: mu(x) = V (x - m) + conv(x) and
+  decoder(z) = W z + m + conv(z). With the convolutions at 0 this is probabilistic PCA (Tipping & Bishop 1999, J. R.
+  Stat. Soc. B 61), the best linear VAE (Lucas et al. 2019, arXiv:1911.02469), which takes a second to find and which
+  a short training of convolutions alone does not reach; they learn what it cannot do. With noise variance s and beta,
+  images and their mirror images of mean m, principal axes U and variances L along them:
+
+      W = U (L - beta s)^1/2        V = L^-1 W^T        sigma^2 = beta s / L
+
+  and W = 0, sigma = 1 for axes along which images vary less than beta s: there, a code costs more than it is worth.
 """
 
 import math
@@ -27,6 +36,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Le, Lt, MultipleOf
 from torch import Tensor, nn
 
@@ -39,6 +49,7 @@ from visage.maths.likelihoods import (
     sampled_standard_normal_kl,
     standard_normal_kl,
 )
+from visage.maths.principal import principal_axes
 from visage.models.base import Batch, Bound, GenerativeModel, HasBound, HasLogProb, ImportanceWeighted, Phase, Step
 
 
@@ -55,6 +66,7 @@ class VAEConfig:
     dropout: Annotated[float, Ge(0), Lt(1)]  # share of the activations zeroed after each block, in training
     activation: Literal["silu", "leaky_relu"]  # leaky_relu with slope 0.2
     kl_warmup: Annotated[float, Ge(0), Le(1)]  # share of the training over which beta_t rises from 0; 0: it is beta
+    linear: bool  # add fixed linear maps, those of principal components, to encoder and decoder
 
     def __post_init__(self) -> None:
         """Refuse settings that do not go together."""
@@ -62,6 +74,11 @@ class VAEConfig:
             raise ValueError(f"sigma={self.sigma} has no meaning for likelihood={self.likelihood}: set sigma to 0")
         if 0 < self.sigma < SIGMA_MIN:
             raise ValueError(f"sigma={self.sigma} is finer than one of 256 levels: set it to 0 or {SIGMA_MIN} or more")
+        if self.linear and self.likelihood != "gaussian":
+            raise ValueError(
+                f"linear=true has no meaning for likelihood={self.likelihood}, as principal components suit Gaussian "
+                "noise: set linear to false"
+            )
         if self.max_width < self.width:
             raise ValueError(f"max_width={self.max_width} < width={self.width}: set it to {self.width} or more")
 
@@ -72,6 +89,10 @@ SIGMA_START = 0.1
 """The initial value of a learned sigma."""
 SIGMA_SPEED = 10.0
 """How fast log sigma learns relative to a weight: Adam moves both by about lr per step, but it moves further."""
+LOGVAR = (-10.0, 10.0)
+"""The bounds of log sigma^2 of q."""
+LINEAR_IMAGES = 8192
+"""How many images the linear maps are set from, if there are so many."""
 REGRET_STEPS, REGRET_RATE = 30, 0.1
 """The number of Adam steps that fit q(z|x) to one image, and their learning rate."""
 
@@ -97,6 +118,15 @@ class Density(nn.Module):
     def log_sigma(self) -> Tensor:
         """Log of the current scale, a scalar."""
         return (self.start + SIGMA_SPEED * self.shift).clamp(min=math.log(SIGMA_MIN))
+
+    def variance(self) -> Tensor:
+        """The square of the current scale, a scalar, in the unit of h."""
+        return (2 * self.log_sigma().exp()).square()
+
+    def set_variance(self, variance: Tensor) -> None:
+        """Make a learned scale the root of this variance, in the unit of h, or the smallest one that is allowed."""
+        log_sigma = (0.5 * variance.log() - math.log(2)).clamp(min=math.log(SIGMA_MIN))
+        self.shift.fill_((log_sigma - self.start) / SIGMA_SPEED)
 
     def observe(self, x: Tensor, u: Tensor) -> Tensor:
         """y01, stretched to [-1, 1) for the encoder, of x in [-1, 1] and u in [0, 1), all (B, 3, S, S)."""
@@ -174,6 +204,28 @@ def block(conv: nn.Conv2d | nn.ConvTranspose2d, config: VAEConfig) -> nn.Sequent
     return nn.Sequential(conv, nn.GroupNorm(8, conv.out_channels), activation, nn.Dropout(config.dropout))
 
 
+class Affine(nn.Module):
+    """A linear map and an offset that training leaves as they are: (B, inputs) to (B, outputs), in float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(outputs, inputs))
+        self.register_buffer("bias", torch.zeros(outputs))
+
+    def set(self, weight: Tensor, bias: Tensor) -> None:
+        """Replace both, (outputs, inputs) and (outputs,)."""
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of both, whatever precision the networks beside it have."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.to(self.weight), self.weight, self.bias)
+
+
 class Encoder(nn.Module):
     """q(z|x): (B, 3, S, S) to mu and log sigma^2, each (B, latent_dim)."""
 
@@ -184,11 +236,14 @@ class Encoder(nn.Module):
         convs = [nn.Conv2d(i, o, 4, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
         self.down = nn.Sequential(*(block(conv, config) for conv in convs))
         self.head = nn.Linear(outs[-1] * 4 * 4, 2 * config.latent_dim)
+        self.linear = Affine(3 * size * size, config.latent_dim) if config.linear else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 in float32."""
         mu, logvar = self.head(self.down(x).flatten(1)).float().chunk(2, dim=1)
-        return mu, logvar.clamp(-10, 10)
+        if self.linear is not None:
+            mu = mu + self.linear(x.flatten(1))
+        return mu, logvar.clamp(*LOGVAR)
 
 
 class Decoder(nn.Module):
@@ -205,11 +260,12 @@ class Decoder(nn.Module):
             *(block(conv, config) for conv in convs),
             nn.Conv2d(config.width, channels, 3, padding=1),
         )
+        self.linear = Affine(config.latent_dim, channels * size * size) if config.linear else None
 
     def forward(self, z: Tensor) -> Tensor:
         """Return h in float32."""
         h: Tensor = self.up(self.stem(z)).float()
-        return h
+        return h if self.linear is None else h + self.linear(z).view_as(h)
 
 
 # --- The model
@@ -230,8 +286,32 @@ class VAE(GenerativeModel):
         super().__init__()
         self.config = config
         self.likelihood = likelihood(config)
+        if config.linear:
+            self.initial_images = LINEAR_IMAGES
         self.encoder = Encoder(config, size)
         self.decoder = Decoder(config, size, self.likelihood.channels)
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch) -> None:
+        """Set the linear maps, if there are any, from the principal components of the images, and all else to match.
+
+        A learned sigma^2 becomes the mean variance along the axes that z leaves out, where the likelihood is highest.
+        """
+        if not isinstance(self.likelihood, Density) or self.encoder.linear is None or self.decoder.linear is None:
+            return
+        seen = self.likelihood.observe(batch.x, torch.full_like(batch.x, 0.5))
+        found = principal_axes(seen, self.config.latent_dim)
+        if not self.config.sigma:
+            self.likelihood.set_variance(found.rest)
+        s = self.config.beta * self.likelihood.variance()
+        variances = found.variances.maximum(s).clamp(min=torch.finfo(s.dtype).tiny)  # without beta, s is 0
+        W = found.axes * (variances - s).sqrt()
+        V = (W / variances).T
+        self.encoder.linear.set(V, -V @ found.mean)
+        self.decoder.linear.set(W, found.mean)
+        for parameter in (*self.encoder.head.parameters(), *self.decoder.up[-1].parameters()):
+            parameter.zero_()
+        self.encoder.head.bias[self.config.latent_dim :] = (s / variances).log().clamp(min=LOGVAR[0])
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         """One player, since nothing here competes."""
