@@ -29,6 +29,7 @@ SMALL = ConditionalDiffusionConfig(
     guidance=1.0,
     timesteps=1000,
     prediction="v",
+    filter_axes=0,
     sampling_steps=10,
     bound_terms=5,
     width=8,
@@ -330,3 +331,33 @@ def test_a_sample_takes_as_many_calls_as_it_says(guidance, calls):
     m = exact(0.1, guidance=guidance)
     m.sample(3, generator())
     assert sum(len(x) for x, *_ in m.denoiser.asked) / 3 == m.sample_calls == calls
+
+
+# --- The residual of a filter
+
+
+@torch.no_grad()
+def test_guiding_a_residual_is_guiding_the_image():
+    m, b = model(live=True, prediction="residual", filter_axes=50), batch(4)
+    m.initialize(b)
+    t = torch.tensor([100, 300, 600, 900])
+    guess = m.filter(b.x, *diffusion.scales(m.alpha_bars[t], b.x))
+    given, null = (m.denoiser(guess.inputs, t.float(), b.y, torch.full((4,), known)) for known in (True, False))
+    assert (given - null).abs().max() > 1e-3
+    expected = guess.m + guess.c * (3 * given - 2 * null)
+    torch.testing.assert_close(m.guided(b.x, t, b.y, 2.0), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(m.predict(b.x, t, b.y, 2.0)[0], expected.clamp(-1, 1), rtol=0, atol=1e-4)
+    assert torch.equal(m.rows, b.y.repeat(256, 1))
+
+
+def test_the_loss_of_a_residual_is_1_while_the_network_adds_nothing():
+    x = 0.3 * torch.randn(1000, 3, 16, 16, generator=generator(4))
+    b = base.Batch(x, torch.zeros(1000, 3))
+    m = model(prediction="residual", filter_axes=768)
+    m.initialize(b)
+    asked = []
+    m.denoiser.forward = lambda *inputs: asked.append(inputs) or torch.zeros_like(inputs[0][:, :3])
+    loss, terms = m.loss(b, step())
+    assert loss.item() == pytest.approx(1, rel=0.1)
+    assert terms["error_over_filter"].item() == pytest.approx(1)
+    assert asked[0][0].shape == (1000, 6, 16, 16)

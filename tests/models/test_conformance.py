@@ -168,11 +168,13 @@ def test_loss_falls_on_a_single_batch(config, images):
         pytest.skip("players compete: a falling loss means nothing (the model's own tests say what does)")
     batch = training.feed.next()
     first = training.phases[0].loss(batch, step(index=99))[0].item()
+    # hardly any of what a filter leaves of an image can be predicted
+    least = 0.0005 if "residual" in config.settings.values() else 0.02
     for _ in range(3):  # of eight steps: where the best linear model is the start, the first ones lead away from it
         for _ in range(8):
             training._minimise(training.phases[0], batch)
         last = training.phases[0].loss(batch, step(index=99))[0].item()
-        if last < first - 0.02 * abs(first):
+        if last < first - least * abs(first):
             return
     pytest.fail(f"from {first:.1f} to {last:.1f} in 24 steps")
 
@@ -455,9 +457,12 @@ def test_the_discriminators_score_is_among_those_of_the_model(model, batch):
 
 VARIANTS = {
     "stylegan": [{"path_every": 2, "mixing": 0.9}],
-    "ddpm": [{"sampler": "ancestral", "schedule": "linear", "prediction": "epsilon"}],
-    "conditional_diffusion": [{"guidance": 0.0, "prediction": "epsilon"}],
-    "score_sde": [{"sde": "ve", "parametrization": "epsilon", "sampler": "pc", "snr": 0.17}],
+    "ddpm": [{"sampler": "ancestral", "schedule": "linear", "prediction": "epsilon", "filter_axes": 0}],
+    "conditional_diffusion": [{"guidance": 0.0, "prediction": "epsilon", "filter_axes": 0}],
+    "score_sde": [
+        {"sde": "ve", "sampler": "pc", "snr": 0.17},
+        {"parametrization": "epsilon", "filter_axes": 0},
+    ],
     "vae": [
         {"likelihood": "discretized_logistic", "linear": False},
         {"likelihood": "bernoulli", "linear": False},

@@ -28,6 +28,7 @@ SMALL = DDPMConfig(
     timesteps=1000,
     schedule="linear",
     prediction="epsilon",
+    filter_axes=0,
     variance="small",
     sampler="ddim",
     sampling_steps=10,
@@ -374,3 +375,71 @@ def test_the_gradient_of_the_bound_in_the_image_is_that_of_finite_differences():
     with torch.no_grad():
         up, down = (m.bound(x + h * direction, generator()).elbo.sum() for h in (1e-5, -1e-5))
     assert (gradient * direction).sum().item() == pytest.approx(((up - down) / 2e-5).item(), rel=1e-6)
+
+
+# --- The residual of a filter
+
+
+def filtered(images, **changes):
+    """A model of the residual whose network adds nothing, and its filter fitted to images."""
+    m = model(prediction="residual", filter_axes=768, **changes)
+    m.initialize(unlabelled(images))
+    m.denoiser = Says(0.0)
+    m.denoiser.forward = lambda seen, time: m.denoiser.asked.append((seen, time)) or torch.zeros_like(seen[:, :3])
+    return m
+
+
+def test_a_filter_alone_bounds_the_likelihood_of_a_gaussian_as_the_exact_network_does():
+    m = filtered(gaussian(40, 0.25).float(), alpha_bars=FOUR, variance="large", bound_terms=4)
+    m.filter.mean.zero_()
+    m.filter.axes.copy_(torch.eye(768))
+    m.filter.variances.fill_(0.25**2)
+    bound = m.bound(rounded(gaussian(200, 0.25)).float(), generator())
+    distortion, rate = bound_by_hand(0.25, m.variances.tolist())
+    assert_mean(bound.distortion / 768, distortion)
+    assert_mean(bound.rate / 768, rate)
+
+
+def test_samples_of_a_filter_alone_have_the_mean_and_the_covariance_of_the_images():
+    wide = torch.linspace(0.05, 0.3, 16).reshape(16, 1)
+    together = torch.randn(4000, 1, 16, 16, generator=generator(4))
+    images = 0.1 + wide * (0.8 * together + 0.6 * torch.randn(4000, 3, 16, 16, generator=generator(5)))
+    m = filtered(images, schedule="cosine", sampling_steps=100)
+    drawn = m.sample(400, generator())
+    assert drawn.mean().item() == pytest.approx(0.1, abs=0.01)
+    torch.testing.assert_close(drawn.std((0, 1, 3)), wide.flatten(), rtol=0.1, atol=0)
+    of_colours = torch.corrcoef(drawn.transpose(0, 1).flatten(1) - 0.1)[0, 1]
+    assert of_colours.item() == pytest.approx(0.64, abs=0.05)
+
+
+def test_the_loss_of_a_residual_is_1_while_the_network_adds_nothing():
+    images = 0.3 * torch.randn(2000, 3, 16, 16, generator=generator(4))
+    m = filtered(images)
+    loss, terms = m.loss(unlabelled(images[:400]), step())
+    assert loss.item() == pytest.approx(1, rel=0.05)
+    assert terms["error_over_filter"].item() == pytest.approx(1)
+    seen, _ = m.denoiser.asked[0]
+    assert seen.shape == (400, 6, 16, 16)
+    assert seen[:, :3].std().item() == pytest.approx(1, rel=0.35)
+
+
+@pytest.mark.parametrize("t", [1, 100, 1000])
+def test_the_network_adds_c_times_its_output_to_the_filters_guess(t):
+    m = model(prediction="residual", filter_axes=20, schedule="cosine")
+    x = batch(8).x
+    m.initialize(batch(8))
+    t = torch.full((8,), t)
+    m.denoiser.forward = lambda seen, time: torch.full_like(seen[:, :3], 0.1)
+    guess = m.filter(x, *diffusion.scales(m.alpha_bars[t], x))
+    x0, eps = m.predict(x, t)
+    torch.testing.assert_close(x0, (guess.m + 0.1 * guess.c).clamp(-1, 1))
+    a, sigma = diffusion.scales(m.alpha_bars[t], x)
+    torch.testing.assert_close(a * x0 + sigma * eps, x, rtol=0, atol=1e-4)
+
+
+def test_other_predictions_have_the_network_without_a_filter():
+    assert model().filter is None
+    assert model().denoiser.stem.in_channels == 3 * 4
+    assert model(prediction="residual", filter_axes=2).denoiser.stem.in_channels == 6 * 4
+    with pytest.raises(ValueError, match="filter_axes=5"):
+        dataclasses.replace(SMALL, filter_axes=5)

@@ -24,6 +24,7 @@ SETTINGS = ScoreSDEConfig(
     sde="vp",
     sigma_max=50.0,
     parametrization="epsilon",
+    filter_axes=0,
     width=8,
     multipliers=(1, 2),
     blocks=1,
@@ -441,3 +442,67 @@ def test_features_are_the_middle_of_the_network_for_images_with_little_noise(nam
     epsilon = (math.sqrt(1.09) * torch.nn.functional.pixel_shuffle(given[0][0], 2) - y) / 0.3
     assert epsilon.std().item() == pytest.approx(1, abs=0.1)
     torch.testing.assert_close(epsilon[0], epsilon[2], rtol=0, atol=1e-5)
+
+
+# --- the residual of a filter
+
+
+def filtered(kind, x, **changes):
+    """A model of the residual whose network adds nothing, its filter fitted to images x."""
+    m = model(sde=kind, parametrization="residual", filter_axes=768, **changes)
+    m.initialize(unlabelled(x))
+    m.net.forward = lambda seen, t: torch.zeros_like(seen[:, :3])
+    return m
+
+
+def images_of_a_gaussian(n=3000, seed=4):
+    wide = torch.linspace(0.1, 0.3, 16).reshape(16, 1)
+    return rounded(0.1 + wide * torch.randn(n, 3, 16, 16, generator=generator(seed))).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("kind", SDES)
+def test_the_ode_of_a_filter_alone_has_the_likelihood_of_its_gaussian(kind):
+    m = filtered(kind, images_of_a_gaussian(), likelihood_steps=60)
+    stds = torch.linspace(0.1, 0.3, 16).reshape(16, 1).expand(3, 16, 16)
+    m.filter.mean.fill_(0.1)
+    m.filter.axes.copy_(torch.eye(768))  # so that one probe is exact
+    m.filter.variances.copy_(stds.flatten() ** 2)
+    x = images_of_a_gaussian(3, seed=9)
+    found = m.estimate_log_prob(x, generator(5))
+    g = generator(5)
+    exact = []
+    for image in x:
+        y = 2 * ((image + 1) * 127.5 + torch.rand(3, 16, 16, generator=g)) / 256 - 1
+        torch.randint(2, (3, 16, 16), generator=g)
+        exact.append(torch.distributions.Normal(0.1, stds).log_prob(y).double().sum() - 768 * math.log(128))
+    bits = [bits_per_dim(nats, 768) for nats in (found.double(), torch.stack(exact))]
+    torch.testing.assert_close(*bits, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", SDES)
+def test_the_loss_of_a_residual_is_1_while_the_network_adds_nothing(kind):
+    x = images_of_a_gaussian()
+    m = filtered(kind, x)
+    loss, terms = m.loss(unlabelled(x[:300]), step())
+    assert loss.item() == pytest.approx(1, rel=0.05)
+    assert terms["error_over_filter"].item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", SDES)
+def test_the_score_is_that_of_the_guess_at_the_image(kind):
+    m, x0 = model(sde=kind, parametrization="residual", filter_axes=30), batch(5).x
+    m.initialize(unlabelled(images_of_a_gaussian(100)))
+    m.net.forward = lambda seen, t: torch.full_like(seen[:, :3], 0.2)
+    t = TIMES.float()
+    a, sigma = columns(m.sde.a(t)), columns(m.sde.sigma(t))
+    x = a * x0 + sigma * torch.randn(x0.shape, generator=generator())
+    guess = m.filter(x, a, sigma)
+    image = (x + sigma**2 * m.score(x, t)) / a
+    torch.testing.assert_close(image[:3], (guess.m + 0.2 * guess.c)[:3], rtol=0, atol=1e-3)
+
+
+def test_the_filter_is_of_dequantised_images():
+    x = torch.full((2000, 3, 16, 16), 127 / 127.5 - 1)
+    m = filtered("vp", x)
+    assert m.filter.mean.mean().item() == pytest.approx(2 * 127.5 / 256 - 1, abs=1e-3)
+    assert m.filter.variances.mean().item() == pytest.approx((2 / 256) ** 2 / 12, rel=0.05)

@@ -20,6 +20,8 @@ from visage.maths.likelihoods import HALF_BIN, standard_normal_kl
 
 Prediction = Literal["epsilon", "v"]
 """What a network predicts: the noise (Ho et al. 2020) or the velocity (Salimans & Ho 2022)."""
+FilteredPrediction = Literal["epsilon", "v", "residual"]
+"""The same, or what is left of the image once a Wiener filter has guessed at it (`visage.nn.wiener`)."""
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A network's guesses at x_0 and eps, each (B, C, s, s), from x_t (B, C, s, s) and t (B,) integers on the CPU."""
 
@@ -101,13 +103,19 @@ def epsilon_of_x0(x_t: Tensor, x0: Tensor, a: Tensor, sigma: Tensor) -> Tensor:
     return (x_t - a * x0) / sigma
 
 
-def split(x_t: Tensor, output: Tensor, abar: Tensor, prediction: Prediction, *, clip: bool) -> tuple[Tensor, Tensor]:
+def split(
+    x_t: Tensor, output: Tensor, abar: Tensor, prediction: FilteredPrediction, *, clip: bool
+) -> tuple[Tensor, Tensor]:
     """The image x_0 and the noise eps that a network's output stands for. abar: (B,), float64, less than 1.
 
+    output: with a residual, that of filter and network together, the image itself.
     clip: restrict x_0 to [-1, 1], the range of pixels; eps is then the noise that goes with the clipped image.
     """
     a, sigma = scales(abar, x_t)
-    x0 = (x0_of_epsilon if prediction == "epsilon" else x0_of_velocity)(x_t, output, a, sigma)
+    if prediction == "residual":
+        x0 = output
+    else:
+        x0 = (x0_of_epsilon if prediction == "epsilon" else x0_of_velocity)(x_t, output, a, sigma)
     if clip:
         x0 = x0.clamp(-1, 1)
     elif prediction == "epsilon":

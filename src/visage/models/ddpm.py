@@ -17,6 +17,10 @@ Where we deviate:
 * `prediction: v` lets the network predict v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 with the loss |v - v^|^2
   (Salimans & Ho 2022, arXiv:2202.00512), and `schedule: cosine` is Nichol & Dhariwal 2021 (arXiv:2102.09672): small
   networks show faces after far fewer steps. The paper predicts eps under betas that rise linearly.
+* `prediction: residual` lets the network learn what a linear filter leaves of the image, m + c F being the guess at x_0
+  (`visage.nn.wiener`). Before its first step the model is then a Gaussian of the images' mean and covariance, and
+  everything that the network learns is added to that. It sees the filter's guess at the noise beside that at the image,
+  not x_t itself, in which little noise is hard to see. The logged `error_over_filter` says how much it has added.
 * Times are 1..T, as printed; the network receives 1000 t / T (the authors' code: t - 1).
 * sigma_1^2 is that of t = 2, as in the authors' code: the posterior variance at t = 1 is 0, and L_0 would be infinite.
   L_0 takes the exact error function instead of their approximation by a tanh.
@@ -35,6 +39,7 @@ from torch import Tensor
 from visage.maths import diffusion, noise, samplers
 from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Sampler, Step
 from visage.nn.unet import UNet
+from visage.nn.wiener import LinearGuess, WienerFilter, check_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class DDPMConfig:
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
-    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
+    prediction: diffusion.FilteredPrediction  # what the network predicts; the paper: epsilon
+    filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
     variance: Literal["small", "large"]  # sigma_t^2: "small" is the posterior's, "large" is beta_t; the paper: either
     sampler: Literal["ancestral", "ddim"]  # ancestral is the paper's, T network calls
     sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also encodes and decodes images
@@ -59,6 +65,7 @@ class DDPMConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that do not go together."""
+        check_axes(self.prediction, self.filter_axes)
         for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
             if calls > self.timesteps:
                 raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")
@@ -80,6 +87,7 @@ class DDPM(GenerativeModel):
     paper = "Ho et al. 2020, arXiv:2006.11239; DDIM: Song et al. 2021, arXiv:2010.02502"
     score_calls = len(OOD_TIMES)
     slow_ood_calls = samplers.REDRAWING_CALLS
+    initial_images = 8192
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     tables: Tensor
     probes: Tensor
@@ -89,6 +97,7 @@ class DDPM(GenerativeModel):
         self.config, self.shape = config, (3, size, size)
         self.likelihood_calls = config.bound_terms
         self.sample_calls = config.timesteps if config.sampler == "ancestral" else config.sampling_steps
+        self.filter = WienerFilter(3, size, config.filter_axes) if config.prediction == "residual" else None
         self.denoiser = UNet(
             3,
             size,
@@ -98,6 +107,7 @@ class DDPM(GenerativeModel):
             attention=config.attention,
             dropout=config.dropout,
             patch=config.patch,
+            beside=3 if self.filter else 0,
         )
         betas = diffusion.linear_betas if config.schedule == "linear" else diffusion.cosine_betas
         # these are not buffers, so that they stay float64 and on the CPU, where samplers count t
@@ -114,17 +124,29 @@ class DDPM(GenerativeModel):
         """One step on L_simple."""
         return [Phase("denoiser", self.loss)]
 
+    def initialize(self, batch: Batch) -> None:
+        """Take the filter, if there is one, from the training images."""
+        if self.filter:
+            self.filter.fit(batch.x)
+
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_simple (eq. 14), or its counterpart for v; mean over dimensions and images, each at a random time."""
+        """L_simple (eq. 14), or its counterpart; mean over dimensions and images, each at a random time."""
         x0 = batch.x
         t = noise.integers(1, self.config.timesteps + 1, len(x0), step.generator, x0.device)
         eps = noise.normal(x0.shape, step.generator, x0.device)
         a, sigma = diffusion.from_tables(self.tables, t, x0)
+        x_t = diffusion.diffuse(x0, eps, a, sigma)
+        if self.filter:
+            guess: LinearGuess = self.filter(x_t, a, sigma)
+            return guess.loss(self.denoiser(guess.inputs, self.time(t, x_t)), x0)
         target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, a, sigma)
-        return (self.output(diffusion.diffuse(x0, eps, a, sigma), t) - target).square().mean(), {}
+        return (self.output(x_t, t) - target).square().mean(), {}
 
     def output(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The network's prediction for x_t (B, 3, S, S); t is (B,), integers."""
+        """The network's prediction for x_t (B, 3, S, S), of a residual the image with it; t is (B,), integers."""
+        if self.filter:
+            guess: LinearGuess = self.filter(x_t, *diffusion.scales(self.alpha_bars[t], x_t))
+            return guess.image(self.denoiser(guess.inputs, self.time(t, x_t)))
         prediction: Tensor = self.denoiser(x_t, self.time(t, x_t))
         return prediction
 
@@ -215,4 +237,5 @@ class DDPM(GenerativeModel):
     def features(self, x: Tensor) -> Tensor:
         """The U-Net's middle activations for x with noise added up to 0.1 T, the same noise for every image."""
         x_t, t = samplers.noised(x, self.probes[FEATURE_TIME], OOD_TIMES[FEATURE_TIME], self.alpha_bars)
-        return self.denoiser.features(x_t, self.time(t, x_t))
+        seen = self.filter(x_t, *diffusion.scales(self.alpha_bars[t], x_t)).inputs if self.filter else x_t
+        return self.denoiser.features(seen, self.time(t, x_t))

@@ -89,7 +89,7 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """Images (B, channels, s, s) and times (B,) to predictions (B, channels, s, s), float32.
+    """Images (B, channels + beside, s, s) and times (B,) to predictions (B, channels, s, s), float32.
 
     Args:
         channels: of the image.
@@ -105,6 +105,7 @@ class UNet(nn.Module):
             networks fast: they are too narrow to carry all the noise of a patch through their layers, although it is
             part of what they predict. 1 is the paper's.
         condition: dimensions of a condition that is added to the time embedding, 0 for none.
+        beside: channels of the input that come after the image's own and are not predicted, such as another image.
 
     Raises:
         ValueError: the image cannot be halved once per multiplier, or the width is not a multiple of 4.
@@ -122,6 +123,7 @@ class UNet(nn.Module):
         dropout: float,
         patch: int,
         condition: int = 0,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         if width % 4:
@@ -137,7 +139,7 @@ class UNet(nn.Module):
         self.condition = nn.Linear(condition, embedding) if condition else None
         side, widths = size // patch, [width * m for m in multipliers]
 
-        self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
+        self.stem = nn.Conv2d((channels + beside) * patch**2, width, 3, padding=1)
         self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
         skips, now = [width], width
         for i, outs in enumerate(widths):
@@ -167,7 +169,7 @@ class UNet(nn.Module):
         self.direct = zero(nn.Conv2d(embedding, channels * patch**2, 1)) if patch > 1 else None
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """x: (B, channels, s, s); t: (B,), of the order of 0 to 1000; condition: (B, condition)."""
+        """x: (B, channels + beside, s, s); t: (B,), of the order of 0 to 1000; condition: (B, condition)."""
         e, x = self.embed(t, condition), F.pixel_unshuffle(x, self.patch)
         skips = self.descend(x, e)
         h, up = skips.pop(), iter(self.up)
@@ -178,7 +180,7 @@ class UNet(nn.Module):
                 h = self.upsample[i](F.interpolate(h, scale_factor=2.0, mode="nearest"))
         out = self.head(h).float()
         if self.direct is not None:
-            out = out + self.direct(F.silu(e)[:, :, None, None]).float() * x
+            out = out + self.direct(F.silu(e)[:, :, None, None]).float() * x[:, : out.shape[1]]
         return F.pixel_shuffle(out, self.patch)
 
     def features(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -191,7 +193,7 @@ class UNet(nn.Module):
         return e if self.condition is None else e + self.condition(condition)
 
     def descend(self, x: Tensor, e: Tensor) -> list[Tensor]:
-        """All skips on the way down, then the output of the middle, for patches x (B, channels * patch^2, s, s)."""
+        """All skips on the way down, then the output of the middle, for the input's patches x (B, ..., s, s)."""
         h = self.stem(x)
         skips, down = [h], iter(self.down)
         for i in range(self.levels):
