@@ -11,7 +11,7 @@ from visage.evaluation.model import EvaluatedModel
 from visage.evaluation.per_image import inverse_errors
 from visage.maths.pixels import LEVELS, dequantize, to_uint8
 from visage.maths.units import bits_per_dim
-from visage.nn.flow_layers import Bijection
+from visage.nn.flow_layers import Bijection, InvertibleConv
 
 
 def jacobian_of(layer, x):
@@ -51,11 +51,14 @@ class FlowLaws:
     """To inherit from, with `build`; the module has the fixtures `layer_and_x` (a bijection and two inputs, float64)
     and `trained`, what `trained_on` returns for 16 images of 16 x 16.
 
-    build: (size=8, random=True) -> a small model in eval mode; a random one has no layers that are zero at first.
+    build: (size=8, random=True) -> a small model in eval mode; a random one has no layers that are zero at first. Its
+        rotations start at principal axes where they can.
+    build_with_random_rotations: () -> one for 16 x 16 pixels whose rotations all start at random.
     offset: what the flow sees is y01 minus this.
     """
 
     build: Callable
+    build_with_random_rotations: Callable
     offset = 0.0
 
     def test_log_det_is_that_of_the_jacobian(self, layer_and_x):
@@ -78,7 +81,39 @@ class FlowLaws:
         assert flow.log_prob(smooth(2, 8), generator()).isfinite().all()
         assert flow.sample(2, generator()).isfinite().all()
 
-    def test_only_the_initialisation_touches_the_act_norms(self):
+    def test_principal_rotations_make_the_channels_uncorrelated_and_their_variances_fall(self, monkeypatch):
+        x, seen = smooth(64), {}
+        to_noise = InvertibleConv.to_noise
+
+        def watched(conv, y):
+            seen[conv] = to_noise(conv, y)
+            return seen[conv]
+
+        flow, other = self.build(16, random=False), self.build_with_random_rotations()
+        for each in (flow, other):
+            each.initialize(unlabelled(x))
+        monkeypatch.setattr(InvertibleConv, "to_noise", watched)
+        with torch.no_grad():
+            flow.encode(x)
+            principal = {conv: out for conv, out in seen.items() if conv.start == "principal"}
+            seen.clear()
+            other.encode(x)
+        assert len(principal) > 1
+        assert not any(conv.start == "principal" for conv in seen)
+        falls: list[float] = []
+        for conv, (z, log_det) in principal.items():
+            covariance = z.transpose(0, 1).flatten(1).double().cov()
+            variances = covariance.diagonal()
+            assert (covariance - variances.diag()).abs().max() < 1e-4
+            assert (variances.diff() < 1e-4).all()
+            falls.append((variances[0] / variances[-1]).item())
+            torch.testing.assert_close(conv.weight @ conv.weight.T, torch.eye(len(z[0])), rtol=0, atol=1e-5)
+            assert log_det.abs().max() < 1e-3
+        assert max(falls) > 2  # or their order would not be seen
+        correlations = [z.transpose(0, 1).flatten(1).corrcoef() for z, _ in seen.values()]
+        assert max((c - c.diagonal().diag()).abs().max() for c in correlations) > 0.1
+
+    def test_only_the_initialisation_touches_the_act_norms_and_the_rotations(self):
         flow = self.build(random=False)
         flow.initialize(unlabelled(smooth(16, 8)))
         before = copy.deepcopy(flow.state_dict())

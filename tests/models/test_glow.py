@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from tests.models.flow_laws import FlowLaws, jacobian_of, layers_of, trained_on
 from tests.models.helpers import generator, smooth, unlabelled
-from visage.maths.pixels import to_uint8
+from visage.maths.pixels import quantization_nats, to_uint8
 from visage.maths.units import bits_per_dim
 from visage.models import base, glow
 from visage.models.glow import AffineCoupling, Glow, GlowConfig, Split, TopPrior, ZeroConv, level, step_of_flow
-from visage.nn.flow_layers import ActNorm, Bijection, Chain, InvertibleConv, Squeeze
+from visage.nn.flow_layers import ActNorm, Bijection, Chain, ConvStart, InvertibleConv, Squeeze
 
 
 def randomize(module: nn.Module) -> nn.Module:
@@ -23,15 +23,21 @@ def randomize(module: nn.Module) -> nn.Module:
     return module
 
 
-def model(size: int = 8, levels: int = 2, random: bool = True, width: int = 4) -> Glow:
+def settings(levels: int, steps: int, width: int, conv_start: ConvStart = "principal") -> GlowConfig:
+    return GlowConfig(levels=levels, steps=steps, width=width, conv_start=conv_start)
+
+
+def model(
+    size: int = 8, levels: int = 2, random: bool = True, width: int = 4, conv_start: ConvStart = "principal"
+) -> Glow:
     torch.manual_seed(0)
-    made = Glow(GlowConfig(levels=levels, steps=2, width=width), size)
+    made = Glow(settings(levels, 2, width, conv_start), size)
     return (randomize(made) if random else made).eval()
 
 
 LAYERS = {
     "affine_coupling": (lambda: AffineCoupling(4, 6), (4, 4, 4)),
-    "step_of_flow": (lambda: step_of_flow(12, 4), (12, 4, 4)),
+    "step_of_flow": (lambda: step_of_flow(12, 4, "random"), (12, 4, 4)),
     "split": (lambda: Split(6, TopPrior(3, 4)), (6, 4, 4)),
     "top_prior": (lambda: TopPrior(3, 4), (3, 4, 4)),
     "flow": (lambda: model(8, 3).flow, (3, 8, 8)),
@@ -63,7 +69,7 @@ def test_every_pixel_is_transformed_and_every_number_of_the_noise_depends_on_oth
 
 
 def test_one_step_of_flow_by_hand():
-    step = step_of_flow(2, 1).double()
+    step = step_of_flow(2, 1, "random").double()
     norm, conv, coupling = step.layers
     with torch.no_grad():
         norm.mean.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
@@ -82,7 +88,7 @@ def test_log_density_of_the_published_code(monkeypatch):
     # rosinality/glow-pytorch, model.py: Glow(3, 1, 2) in float64 with these weights, its images padded with zeros, its
     # couplings in the paper's form s * x_a + t, its squeeze in the order of ours
     monkeypatch.setattr(glow, "FLOOR", 0.0)
-    flow = level(GlowConfig(levels=2, steps=1, width=4), 3, 8, 0).double()
+    flow = level(settings(2, 1, 4), 3, 8, 0).double()
     with torch.no_grad():
         for i, parameter in enumerate(flow.parameters()):
             parameter.copy_(0.2 * torch.sin(i + torch.arange(parameter.numel())).view(parameter.shape))
@@ -102,11 +108,11 @@ def test_a_fresh_flow_gives_uniform_noise_its_known_bits():
     flow = model(16, random=False)
     for coupling in layers_of(flow, AffineCoupling):  # s = 1: the one after the last ActNorm would not be undone
         nn.init.constant_(coupling.net[-1].conv.bias.chunk(2)[0], 20.0)
-    v = torch.randint(0, 256, (48, 3, 16, 16), generator=generator(1))
+    v = torch.randint(0, 256, (272, 3, 16, 16), generator=generator(1))  # many, or axes and variances fit their noise
     x = v / 127.5 - 1
-    flow.initialize(unlabelled(x[:32]))
+    flow.initialize(unlabelled(x[:256]))
     with torch.no_grad():
-        nats = flow.log_prob(x[32:], generator(2))
+        nats = flow.log_prob(x[256:], generator(2))
     expected = 8 + math.log2(math.sqrt(2 * math.pi * math.e / 12))
     assert bits_per_dim(nats.mean().item(), flow.dims) == pytest.approx(expected, abs=0.01)
 
@@ -154,7 +160,7 @@ def test_levels_halve_the_image_and_hand_on_half_of_its_channels():
 
 
 def test_parameter_count_of_the_full_recipe():
-    made = Glow(GlowConfig(levels=4, steps=16, width=256), 64)
+    made = Glow(settings(4, 16, 256, "random"), 64)
     assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(14.4, abs=0.1)
 
 
@@ -181,12 +187,32 @@ def test_act_norms_start_from_the_first_unlabelled():
     torch.testing.assert_close(std, torch.ones(12), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("conv_start", ["principal", "random"])
+def test_the_first_rotation_of_each_level_starts_as_the_recipe_says_and_the_others_at_random(conv_start):
+    made = Glow(settings(3, 3, 4, conv_start), 16)
+    assert [conv.start for conv in layers_of(made.flow, InvertibleConv)] == [conv_start, "random", "random"] * 3
+
+
+def test_a_fresh_level_is_the_gaussian_of_its_blocks():
+    flow, x = Glow(settings(1, 2, 4), 8), smooth(32, 8)
+    for coupling in layers_of(flow, AffineCoupling):  # s = 1: the one after the last ActNorm would not be undone
+        nn.init.constant_(coupling.net[-1].conv.bias.chunk(2)[0], 20.0)
+    flow.initialize(unlabelled(x))
+    blocks = Squeeze.squeeze(flow.observe(x, torch.tensor(0.5))).permute(0, 2, 3, 1).double()
+    flat = blocks.flatten(0, 2)
+    normal = torch.distributions.MultivariateNormal(flat.mean(0), flat.T.cov(correction=0))
+    with torch.no_grad():
+        nats = flow.log_density(x, torch.tensor(0.5))
+    expected = normal.log_prob(blocks).sum((1, 2)) - quantization_nats(flow.dims)
+    torch.testing.assert_close(nats, expected, rtol=1e-4, atol=0)
+
+
 # Training and capabilities
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Glow, float]:
-    return trained_on(model(16, random=False, width=16), smooth(16), 20)
+    return trained_on(model(16, random=False, width=16, conv_start="random"), smooth(16), 20)
 
 
 class TestLaws(FlowLaws):
@@ -195,6 +221,10 @@ class TestLaws(FlowLaws):
     @staticmethod
     def build(size: int = 8, random: bool = True) -> Glow:
         return model(size, random=random)
+
+    @staticmethod
+    def build_with_random_rotations() -> Glow:
+        return model(16, random=False, conv_start="random")
 
 
 def test_every_grey_value_lies_within_a_half_and_comes_back():

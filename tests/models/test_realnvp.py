@@ -16,6 +16,7 @@ from visage.models.realnvp import (
     AffineCoupling,
     Bijection,
     Chain,
+    ConvStart,
     FactorOut,
     InvertibleConv,
     Logit,
@@ -43,9 +44,17 @@ def randomize(module: nn.Module, std: float = 0.1) -> None:
                 part.weight.add_(torch.randn(part.weight.shape, generator=g), alpha=0.05)
 
 
-def model(size: int = 8, scales: int = 2, conv: bool = True, random: bool = True, width: int = 4) -> RealNVP:
+def model(
+    size: int = 8,
+    scales: int = 2,
+    conv: bool = True,
+    random: bool = True,
+    width: int = 4,
+    conv_start: ConvStart = "principal",
+) -> RealNVP:
     torch.manual_seed(0)
-    made = RealNVP(RealNVPConfig(scales=scales, width=width, blocks=1, invertible_conv=conv), size)
+    settings = RealNVPConfig(scales=scales, width=width, blocks=1, invertible_conv=conv, conv_start=conv_start)
+    made = RealNVP(settings, size)
     if random:
         randomize(made)
     return made.eval()
@@ -58,7 +67,7 @@ def coupling(mask: Tensor, channels: int) -> AffineCoupling:
 LAYERS = {
     "logit": (lambda: Logit(), (3, 8, 8)),
     "act_norm": (lambda: ActNorm(3), (3, 8, 8)),
-    "invertible_conv": (lambda: InvertibleConv(3), (3, 8, 8)),
+    "invertible_conv": (lambda: InvertibleConv(3, "random"), (3, 8, 8)),
     "checkerboard_even": (lambda: coupling(checkerboard(8, 0), 3), (3, 8, 8)),
     "checkerboard_odd": (lambda: coupling(checkerboard(8, 1), 3), (3, 8, 8)),
     "channelwise": (lambda: coupling(channelwise(12, 0), 12), (12, 4, 4)),
@@ -156,7 +165,7 @@ def test_density_of_a_two_dimensional_flow_integrates_to_one():
         ActNorm(2),
         coupling(even, 2),
         ActNorm(2),
-        InvertibleConv(2),
+        InvertibleConv(2, "random"),
         coupling(1 - even, 2),
         ActNorm(2),
         coupling(even, 2),
@@ -194,6 +203,12 @@ def test_act_norm_starts_from_the_first_batch():
     torch.testing.assert_close(std, torch.ones(3), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("conv_start", ["principal", "random"])
+def test_the_first_rotation_of_all_and_after_each_squeeze_starts_as_the_recipe_says(conv_start):
+    starts = [conv.start for conv in layers_of(model(8, 2, conv_start=conv_start).flow, InvertibleConv)]
+    assert starts == [conv_start, "random", "random"] * 2 + ["random"] * 4
+
+
 def test_huge_inputs_stay_finite():
     flow = model(random=True)
     z, log_det = flow.flow.layers[1].to_noise(100 * torch.randn(4, 3, 8, 8, generator=generator()))
@@ -204,13 +219,17 @@ def test_huge_inputs_stay_finite():
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[RealNVP, float]:
-    return trained_on(model(16, random=False), smooth(16), 20)
+    return trained_on(model(16, random=False, conv_start="random"), smooth(16), 20)
 
 
 class TestLaws(FlowLaws):
     @staticmethod
     def build(size: int = 8, random: bool = True) -> RealNVP:
         return model(size, random=random)
+
+    @staticmethod
+    def build_with_random_rotations() -> RealNVP:
+        return model(16, random=False, conv_start="random")
 
 
 def test_round_trip_of_a_trained_flow(trained):

@@ -27,6 +27,11 @@ Where we deviate:
   instead of a channel that marks their borders, which keeps the network of section 3.3 simple.
 * The 1x1 convolutions learn W itself (eq. 9) as the code does by default, not its LU decomposition (eq. 10). They
   absorb the order in which a squeeze lists its channels, so that RealNVP's squeeze can be used.
+* With `conv_start: principal` the first 1x1 convolution of each level starts as the rotation onto the principal axes of
+  its channels, taken from the images that initialise the ActNorms, in the place of a random one. The 2x2 blocks of a
+  face are smooth: their channels are nearly copies of one another, and from a random rotation of them most of a short
+  training goes by before the small differences have a scale of their own. The rotations of later steps start at random
+  all the same, since what reaches them is white and has no principal axes.
 """
 
 import math
@@ -43,7 +48,7 @@ from visage.maths import noise
 from visage.maths.pixels import dequantize, from_middle, quantization_nats, to_middle
 from visage.maths.units import bits_per_dim
 from visage.models.base import Batch, GenerativeModel, HasBound, Phase, Reconstructs, Sampler, ScoresOod, Step
-from visage.nn.flow_layers import ActNorm, Bijection, Chain, InvertibleConv, Squeeze, fit_act_norms
+from visage.nn.flow_layers import ActNorm, Bijection, Chain, ConvStart, InvertibleConv, Squeeze, fit_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,9 @@ class GlowConfig:
     """K, steps of flow at each level; the paper: 32."""
     width: Annotated[int, Ge(1)]
     """Channels inside the coupling networks; the paper: 512."""
+    conv_start: ConvStart
+    """What the first 1x1 convolution of each level starts as: a random rotation (the paper) or that of the channels
+    onto their principal axes; the others start at random."""
 
 
 FLOOR = 0.1
@@ -151,9 +159,9 @@ class TopPrior(Bijection):
         return self.mean + self.log_std.exp() * z
 
 
-def step_of_flow(channels: int, width: int) -> Bijection:
+def step_of_flow(channels: int, width: int, conv_start: ConvStart) -> Bijection:
     """One of the K steps (figure 2a)."""
-    return Chain(ActNorm(channels), InvertibleConv(channels), AffineCoupling(channels, width))
+    return Chain(ActNorm(channels), InvertibleConv(channels, conv_start), AffineCoupling(channels, width))
 
 
 def level(config: GlowConfig, channels: int, size: int, index: int) -> Bijection:
@@ -161,7 +169,9 @@ def level(config: GlowConfig, channels: int, size: int, index: int) -> Bijection
     channels, size = 4 * channels, size // 2
     last = index == config.levels - 1
     end = TopPrior(channels, size) if last else Split(channels, level(config, channels // 2, size, index + 1))
-    return Squeeze(Chain(*(step_of_flow(channels, config.width) for _ in range(config.steps)), end))
+    starts = (config.conv_start if k == 0 else "random" for k in range(config.steps))
+    steps = (step_of_flow(channels, config.width, start) for start in starts)
+    return Squeeze(Chain(*steps, end))
 
 
 # --- The model
@@ -197,8 +207,8 @@ class Glow(GenerativeModel):
         return [Phase("flow", self.loss)]
 
     def initialize(self, batch: Batch) -> None:
-        """Set every ActNorm to the mean and std of its input for this batch (section 3.1)."""
-        fit_act_norms(self.flow, self.observe(batch.x, torch.tensor(0.5)))
+        """Set every ActNorm to the mean and std of its input for this batch (section 3.1), and principal rotations."""
+        fit_to(self.flow, self.observe(batch.x, torch.tensor(0.5)))
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Negative log-likelihood, mean over the batch, in nats per image (eq. 1 and 2)."""

@@ -5,10 +5,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ConvStart = Literal["random", "principal"]
+"""What an `InvertibleConv` starts as."""
 
 
 class Bijection(nn.Module, ABC):
@@ -45,7 +49,28 @@ class Chain(Bijection):
         return z
 
 
-class ActNorm(Bijection):
+class Fitted(Bijection):
+    """A bijection that starts at statistics of its own input; `to_noise` calls `fit` first where `fitting` is set."""
+
+    fitting = False  # true only inside `fit_to`
+
+    @abstractmethod
+    def fit(self, x: Tensor) -> None:
+        """Set the parameters for inputs x (B, C, H, W)."""
+
+
+def fit_to(flow: Bijection, x: Tensor) -> None:
+    """Set every `Fitted` layer of the flow for images x (B, C, H, W), each after those before it; nothing else does."""
+    layers = [layer for layer in flow.modules() if isinstance(layer, Fitted)]
+    for layer in layers:
+        layer.fitting = True
+    with torch.no_grad():
+        flow.to_noise(x)
+    for layer in layers:
+        layer.fitting = False
+
+
+class ActNorm(Fitted):
     """(x - mean) / std with a learned mean and std per channel, initialised to those of the first batch.
 
     Kingma & Dhariwal 2018 (arXiv:1807.03039), section 3.1, where s = 1 / std and b = -mean / std.
@@ -55,13 +80,15 @@ class ActNorm(Bijection):
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.log_std = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.fitting = False  # true only inside `fit_act_norms`
+
+    def fit(self, x: Tensor) -> None:
+        std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+        self.mean.copy_(mean)
+        self.log_std.copy_(torch.where(std > 1e-3, std, 1.0).log())  # a constant channel keeps its scale
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.fitting:
-            std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
-            self.mean.copy_(mean)
-            self.log_std.copy_(torch.where(std > 1e-3, std, 1.0).log())  # a constant channel keeps its scale
+            self.fit(x)
         log_det = -self.log_std.sum() * x.shape[2] * x.shape[3]
         return (x - self.mean) * torch.exp(-self.log_std), log_det.expand(len(x))
 
@@ -69,28 +96,31 @@ class ActNorm(Bijection):
         return z * self.log_std.exp() + self.mean
 
 
-def fit_act_norms(flow: Bijection, x: Tensor) -> None:
-    """Set every ActNorm in the flow to the mean and std of its input for x (B, C, H, W); nothing else sets them."""
-    norms = [layer for layer in flow.modules() if isinstance(layer, ActNorm)]
-    for norm in norms:
-        norm.fitting = True
-    with torch.no_grad():
-        flow.to_noise(x)
-    for norm in norms:
-        norm.fitting = False
-
-
-class InvertibleConv(Bijection):
-    """z = W x at every pixel, always in float32; W starts as a random rotation.
+class InvertibleConv(Fitted):
+    """z = W x at every pixel, always in float32; W starts as a random rotation, or as the one onto principal axes.
 
     Kingma & Dhariwal 2018, section 3.2, eq. 9: W itself is learned, not its LU decomposition (eq. 10).
+
+    start: "principal" gives W the eigenvectors of the covariance of its input's channels, over images and positions, as
+        its rows, those of the largest eigenvalues first. That is a rotation as well, log |det W| = 0; its output's
+        channels are uncorrelated. Before `fit_to` they start at random.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, start: ConvStart) -> None:
         super().__init__()
+        self.start = start
         self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels)).Q)
 
+    def fit(self, x: Tensor) -> None:
+        if self.start == "principal":
+            pixels = x.transpose(0, 1).flatten(1)
+            pixels = pixels - pixels.mean(1, keepdim=True)
+            _, axes = torch.linalg.eigh(pixels @ pixels.T / pixels.shape[1])  # in rising order
+            self.weight.copy_(axes.flip(1).T)
+
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.fitting:
+            self.fit(x)
         with torch.autocast(x.device.type, enabled=False):
             log_det = torch.linalg.slogdet(self.weight).logabsdet * x.shape[2] * x.shape[3]
             return F.conv2d(x, self.weight[:, :, None, None]), log_det.expand(len(x))
