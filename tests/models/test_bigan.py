@@ -10,7 +10,8 @@ from visage.models.bigan import BiGAN, BiGANConfig
 
 
 def config(**changes):
-    return BiGANConfig(**{"latent_dim": 8, "width": 8, "code_width": 12, "joint_width": 16, "dropout": 0.0} | changes)
+    widths = {"latent_dim": 8, "width": 8, "code_width": 12, "joint_width": 16}
+    return BiGANConfig(**widths | {"dropout": 0.0, "cycle": 0.0} | changes)
 
 
 def model(size=16, seed=0, **changes):
@@ -97,6 +98,33 @@ def test_each_player_learns_and_leaves_the_other_alone():
     before = [p.detach().clone() for p in m.discriminator.parameters()]
     train(m, [batch()], ["generator_encoder"])
     assert all(torch.equal(a, b) for a, b in zip(before, m.discriminator.parameters(), strict=True))
+
+
+def test_the_error_of_reconstructions_is_added_to_what_encoder_and_generator_minimise():
+    real, m = batch(), model(cycle=3.0)
+    loss, terms = m.generator_encoder_loss(real, step())
+    fooling, _ = model().generator_encoder_loss(real, step())
+    torch.testing.assert_close(loss, fooling + 3 * terms["cycle"])
+    z = m.z(real, step())
+    codes = m.encoder(real.x)
+    error, entropy = nn.functional.mse_loss(m.generator(codes), real.x), nn.functional.binary_cross_entropy_with_logits
+    fooling = entropy(m.discriminator(real.x, codes), torch.zeros(16))
+    fooling = fooling + entropy(m.discriminator(m.generator(z), z), torch.ones(16))
+    torch.testing.assert_close(terms["cycle"], error.detach())
+    for network in (m.encoder, m.generator):
+        found, expected = (torch.autograd.grad(value, list(network.parameters()), retain_graph=True)
+                           for value in (loss, fooling + 3 * error))  # fmt: skip
+        torch.testing.assert_close(found, expected)
+    without = model(), model(cycle=3.0)
+    of_d = [each.discriminator_loss(real, step())[0] for each in without]
+    torch.testing.assert_close(*of_d)  # D is not concerned
+
+
+def test_encoder_and_generator_learn_to_reconstruct_where_the_discriminator_is_of_no_help():
+    m, real = model(cycle=10.0), batch()
+    m.discriminator.forward = lambda x, z: 0 * x.mean((1, 2, 3)) + 0 * z.mean(1)
+    errors = [train(m, [real] * n, ["generator_encoder"])["generator_encoder"]["cycle"] for n in (1, 60)]
+    assert errors[1] < 0.7 * errors[0]
 
 
 def test_an_encoder_learns_from_the_discriminator_that_sees_its_codes():
