@@ -38,7 +38,7 @@ import math
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
@@ -94,20 +94,32 @@ def lrelu(x: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, padding: int) -> Tensor:
-    """[1, 3, 3, 1] / 8 along rows and columns: (B, C, s, s) to (B, C, s', s') with s' = s + 2 padding - 3.
-
-    The filter is three boxes, one after the other. A convolution of each channel for itself says the same, but PyTorch
-    takes the gradients of its gradients, as penalties need them, in one call for every channel.
-    """
-    for i in range(3):
-        x = F.avg_pool2d(x, 2, stride=1, padding=int(i < padding))
-    return x
+    """[1, 3, 3, 1] / 8 along rows and columns: (B, C, s, s) to (B, C, s', s') with s' = s + 2 padding - 3."""
+    return on_both_sides(filter_matrix(x.shape[2], padding, x.device, x.dtype), x)
 
 
 def upsample(x: Tensor) -> Tensor:
     """(B, C, s, s) to (B, C, 2s, 2s): zeros between the pixels, then four times the filter."""
-    doubled = F.interpolate(x, scale_factor=2.0)  # the first of the filter's three boxes
-    return F.avg_pool2d(F.avg_pool2d(doubled, 2, stride=1, padding=1), 2, stride=1)
+    return on_both_sides(2 * filter_matrix(2 * x.shape[2], 2, x.device, x.dtype)[:-1, ::2], x)
+
+
+def on_both_sides(m: Tensor, x: Tensor) -> Tensor:
+    """Multiply every channel of x from the left by m and from the right by m', in the precision of x.
+
+    A convolution of each channel for itself says the same, but PyTorch takes the gradients of its gradients, as
+    penalties need them, in one call for every channel.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return m @ x @ m.T
+
+
+@cache
+def filter_matrix(size: int, padding: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[1, 3, 3, 1] / 8 as a matrix, (size + 2 padding - 3, size), on columns of pixels between `padding` zeros each."""
+    outs = size + 2 * padding - 3
+    first = F.pad(torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, (0, outs - 1))
+    rows = torch.stack([first.roll(i) for i in range(outs)])
+    return rows[:, padding : padding + size].to(device, dtype)
 
 
 # --- Layers with equalised learning rates: weights start as N(0, 1), and the gain is applied when they are used
