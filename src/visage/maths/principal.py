@@ -56,7 +56,8 @@ def local_basis(axes: Tensor, wanted: Tensor) -> Tensor:
     orthogonal matrix with the least sum of squared differences.
     """
     left, _, right = torch.linalg.svd(axes.T @ wanted)
-    return axes @ (left @ right)
+    rotation: Tensor = left @ right
+    return axes @ rotation
 
 
 def _axes(half: Tensor, count: int) -> tuple[Tensor, Tensor]:

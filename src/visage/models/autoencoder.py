@@ -217,11 +217,12 @@ class Autoencoder(GenerativeModel):
         self.encoder.linear.set(V, -V @ found.mean)
         self.decoder.linear.set(W, found.mean)
         self.shift.fill_(((b / 2).log() - math.log(SCALE_START)) / SCALE_SPEED)
-        for parameter in (*self.encoder.layers[-1].parameters(), *self.decoder.layers[-2].parameters()):
+        weight, bias = self.encoder.layers[-1].parameters()
+        for parameter in (weight, bias, *self.decoder.layers[-2].parameters()):
             parameter.zero_()
         precision = (c / b).square()  # nats that noise of variance 1 in a latent costs, twice
         logvar = -(1 + precision / self.config.kl_weight).log()
-        self.encoder.layers[-1].bias[len(c) :] = logvar.clamp(min=LOGVAR[0])
+        bias[len(c) :] = logvar.clamp(min=LOGVAR[0])
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         """One player, since nothing here competes."""
