@@ -38,7 +38,8 @@ AUTOENCODER = RunConfig(
     seed=0,
     model="autoencoder",
     settings={
-        "latent_channels": 2, "width": 4, "multipliers": [1, 2], "blocks": 1, "patch": 2, "kl_weight": 0.001
+        "latent_channels": 2, "width": 4, "multipliers": [1, 2], "blocks": 1, "patch": 2, "kl_weight": 0.001,
+        "linear": True
     },
     train=TRAIN,
     code="c0de",

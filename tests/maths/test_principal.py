@@ -1,8 +1,9 @@
 import pytest
 import torch
+from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 
-from visage.maths.principal import principal_axes
+from visage.maths.principal import local_basis, principal_axes
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,14 @@ def test_few_images_have_few_axes_and_the_others_are_zero(images):
     assert (found.axes.norm(dim=0) > 0.5).sum() == 6
     assert float(found.variances[6:].abs().sum()) == 0
     assert float(found.rest) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_local_basis_spans_what_the_axes_span_as_near_as_can_be_to_what_is_wanted(images):
+    axes = principal_axes(images, 12).axes.double()
+    wanted = torch.eye(192, dtype=torch.float64)[:, 40:52]
+    found = local_basis(axes, wanted)
+    torch.testing.assert_close(found.T @ found, torch.eye(12).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found @ found.T, axes @ axes.T, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, axes @ torch.from_numpy(orthogonal_procrustes(axes, wanted)[0]))
+    rotated = axes @ torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(1)).double())[0]
+    torch.testing.assert_close(local_basis(rotated, wanted), found)  # however the axes are chosen

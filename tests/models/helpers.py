@@ -46,6 +46,15 @@ def rounded(x):
     return ((x + 1) * 127.5).round() / 127.5 - 1
 
 
+def portraits(n=400, axes=12, decay=0.8, size=16):
+    """Images of a few strong axes and some noise, float64, with their mirror images more than they have dimensions."""
+    g, dims = generator(5), 3 * size * size
+    basis = torch.linalg.qr(torch.randn(dims, axes, generator=g)).Q
+    codes = torch.randn(n, axes, generator=g) * 6 * decay ** torch.arange(axes)
+    x = (codes @ basis.T + 0.02 * torch.randn(n, dims, generator=g)).double()
+    return rounded((x - 0.1).clamp(-1, 1)).reshape(n, 3, size, size)
+
+
 def unlabelled(x):
     return base.Batch(x, torch.zeros(len(x), 0))
 

@@ -2,16 +2,17 @@ import math
 
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import nn
 
-from tests.models.helpers import batch, generator, step, train, unlabelled
+from tests.models.helpers import batch, generator, portraits, step, train, unlabelled
 from visage.models import base
 from visage.models.bigan import BiGAN, BiGANConfig
 
 
 def config(**changes):
     widths = {"latent_dim": 8, "width": 8, "code_width": 12, "joint_width": 16}
-    return BiGANConfig(**widths | {"dropout": 0.0, "cycle": 0.0} | changes)
+    return BiGANConfig(**widths | {"dropout": 0.0, "cycle": 0.0, "linear": False} | changes)
 
 
 def model(size=16, seed=0, **changes):
@@ -230,3 +231,90 @@ def test_features_are_what_the_last_layer_weighs_of_an_image_with_its_code():
     logits = m.discriminator.head(m.features(x))
     torch.testing.assert_close(logits, m.discriminator(x, m.encode(x)))
     torch.testing.assert_close(logits, -m.ood_scores(x, generator())[m.discriminator_score])
+
+
+# --- Linear maps from principal components
+
+
+def started(n=400, **changes):
+    """A model with linear maps and the n images that it was started with."""
+    x = portraits(n)
+    m = model(**{"linear": True} | changes).double()
+    m.initialize(unlabelled(x))
+    return m, x
+
+
+def both(x):
+    """Images and their mirror images."""
+    return torch.cat([x, x.flip(3)])
+
+
+def pca_of(x, count):
+    return PCA(count, svd_solver="full").fit(both(x).flatten(1).numpy())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@torch.no_grad()
+def test_without_convolutions_a_reconstruction_is_the_projection_on_the_principal_axes(training):
+    m, x = started()
+    m.train(training)
+    pca, other = pca_of(x, 8), portraits(480)[400:]  # none that it was started with
+    expected = torch.from_numpy(pca.inverse_transform(pca.transform(other.flatten(1).numpy())))
+    torch.testing.assert_close(m.reconstruct(other), expected.view_as(other).clamp(-1, 1), atol=1e-3, rtol=0)
+    assert (m.reconstruct(other) - other).abs().mean() > 0.02
+
+
+@torch.no_grad()
+def test_codes_of_the_images_that_it_starts_with_have_the_moments_of_the_prior():
+    m, x = started()
+    codes = m.encode(both(x))
+    torch.testing.assert_close(codes.mean(0), torch.zeros(8).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(codes.T @ codes / len(codes), torch.eye(8).double(), atol=1e-2, rtol=0)
+
+
+@torch.no_grad()
+def test_without_convolutions_draws_have_the_mean_and_the_principal_variances_of_the_images():
+    m, x = started()
+    pca, n = pca_of(x, 8), 2 * len(x)
+    z = math.sqrt(8) * torch.cat([torch.eye(8), -torch.eye(8)]).double()  # moments of N(0, I)
+    images = (m.generator.layers(z) + m.generator.linear(z).view(-1, 3, 16, 16)).flatten(1)  # not clamped
+    torch.testing.assert_close(images.mean(0), torch.from_numpy(pca.mean_), atol=1e-5, rtol=0)
+    centred = (images - images.mean(0)) @ torch.from_numpy(pca.components_.T)
+    exact = torch.from_numpy(pca.explained_variance_ * (n - 1) / n)
+    torch.testing.assert_close(centred.T @ centred / len(z), exact.diag(), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(m.decode(z), images.view(-1, 3, 16, 16).clamp(-1, 1))
+
+
+@torch.no_grad()
+def test_a_new_model_with_the_weights_of_a_started_one_is_the_same():
+    m, x = started()
+    other = model(seed=1, linear=True).double().eval()
+    other.load_state_dict(m.state_dict())
+    assert torch.equal(other.reconstruct(x[:4]), m.eval().reconstruct(x[:4]))
+
+
+def test_the_convolutions_learn_and_the_linear_maps_stay():
+    m, real = model(linear=True), batch()
+    m.initialize(real)
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    train(m, [real] * 3)
+    for name, value in m.state_dict().items():
+        assert torch.equal(value, before[name]) == (".linear." in name), name
+
+
+@torch.no_grad()
+def test_images_without_variation_have_finite_codes():
+    x = torch.full((3, 3, 16, 16), 0.2)
+    m = model(linear=True)
+    m.initialize(unlabelled(x))
+    torch.testing.assert_close(m.encode(x), torch.zeros(3, 8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(m.reconstruct(x), x)
+
+
+@torch.no_grad()
+def test_without_linear_maps_nothing_depends_on_the_first_images():
+    m = model()
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    m.initialize(batch())
+    assert all(torch.equal(value, before[name]) for name, value in m.state_dict().items())
+    assert m.initial_images == base.INITIAL_IMAGES < model(linear=True).initial_images

@@ -469,6 +469,8 @@ VARIANTS = {
         {"sigma": 0.1},
         {"linear": False},
     ],
+    "autoencoder": [{"linear": False}],
+    "bigan": [{"linear": False}],
     "wgan_gp": [{"blocks": "residual", "norm": "layer"}],
     "mae": [{"normalize_targets": True}],
     "cyclegan": [{"history": 0, "patch": 1}],

@@ -52,3 +52,10 @@ def test_clipping_leaves_ordinary_gradients_alone(run_config, images, recipe, st
         training.iterate()
     (norm,) = [value for name, value in training.terms.items() if name.endswith("grad_norm")]
     assert norm < config.train.clip_norm
+
+
+@pytest.mark.parametrize("recipe", ["vae", "autoencoder", "bigan"])
+def test_principal_components_are_part_of_the_small_recipes_alone(run_config, recipe):
+    """The papers have no linear maps."""
+    assert run_config(recipe, 64, "demo").settings["linear"]
+    assert not run_config(recipe, 64, "full").settings["linear"]

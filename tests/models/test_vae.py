@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch.distributions import Independent, Laplace, Normal
 
-from tests.models.helpers import generator, rounded, smooth, step, train, unlabelled
+from tests.models.helpers import generator, portraits, smooth, step, train, unlabelled
 from visage.maths import pixels
 from visage.maths.units import bits_per_dim
 from visage.models import base
@@ -325,15 +325,6 @@ def test_bounds_stay_in_float32_under_bf16():
 
 
 # --- Linear maps from principal components
-
-
-def portraits(n=400, axes=12, size=16):
-    """Images of a few strong axes and some noise, float64, with their mirror images more than they have dimensions."""
-    g, dims = generator(5), 3 * size * size
-    basis = torch.linalg.qr(torch.randn(dims, axes, generator=g)).Q
-    codes = torch.randn(n, axes, generator=g) * 6 * 0.8 ** torch.arange(axes)
-    x = (codes @ basis.T + 0.02 * torch.randn(n, dims, generator=g)).double()
-    return rounded((x - 0.1).clamp(-1, 1)).reshape(n, 3, size, size)
 
 
 def started(n=400, **changes):

@@ -49,6 +49,17 @@ def principal_axes(x: Tensor, count: int) -> Principal:
     )
 
 
+def local_basis(axes: Tensor, wanted: Tensor) -> Tensor:
+    """The orthonormal basis of the span of these axes that lies nearest to the wanted vectors, (D, K) like both.
+
+    The rotation of the axes (D, K) is the polar factor of axes^T wanted (Schoenemann 1966, Psychometrika 31), the
+    orthogonal matrix with the least sum of squared differences.
+    """
+    left, _, right = torch.linalg.svd(axes.T @ wanted)
+    rotation: Tensor = left @ right
+    return axes @ rotation
+
+
 def _axes(half: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The axes, (K, C, H, W / 2), and variances, (K,), of centred half images (N, C, H, W / 2)."""
     flat = half.flatten(1)

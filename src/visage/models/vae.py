@@ -36,7 +36,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Le, Lt, MultipleOf
 from torch import Tensor, nn
 
@@ -51,6 +50,7 @@ from visage.maths.likelihoods import (
 )
 from visage.maths.principal import principal_axes
 from visage.models.base import Batch, Bound, GenerativeModel, HasBound, HasLogProb, ImportanceWeighted, Phase, Step
+from visage.nn.affine import Affine
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,28 +202,6 @@ def block(conv: nn.Conv2d | nn.ConvTranspose2d, config: VAEConfig) -> nn.Sequent
     """Convolution, group normalisation, activation, dropout."""
     activation = nn.SiLU() if config.activation == "silu" else nn.LeakyReLU(0.2)
     return nn.Sequential(conv, nn.GroupNorm(8, conv.out_channels), activation, nn.Dropout(config.dropout))
-
-
-class Affine(nn.Module):
-    """A linear map and an offset that training leaves as they are: (B, inputs) to (B, outputs), in float32."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.zeros(outputs, inputs))
-        self.register_buffer("bias", torch.zeros(outputs))
-
-    def set(self, weight: Tensor, bias: Tensor) -> None:
-        """Replace both, (outputs, inputs) and (outputs,)."""
-        self.weight.copy_(weight)
-        self.bias.copy_(bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of both, whatever precision the networks beside it have."""
-        with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.to(self.weight), self.weight, self.bias)
 
 
 class Encoder(nn.Module):
