@@ -55,6 +55,34 @@ def test_ddim_at_eta_1_with_every_step_is_the_ancestral_sampler():
     torch.testing.assert_close(sample, x, rtol=0, atol=1e-6)
 
 
+def test_dpm_solver_takes_the_steps_of_its_algorithm():
+    # Lu et al. 2022, algorithm 2, as printed: lambda = log(a / sigma), h its steps, r the ratio of the last two
+    times, x, asked = [1000, 700, 350, 100, 0], gaussian(2, 1.0), []
+    a, sigma, predict = ABAR.sqrt(), (1 - ABAR).sqrt(), exact(0.5)
+    lam, guesses, expected = (a / sigma).log(), [], x
+    for i, (t, s) in enumerate(pairwise(times)):
+        guesses.append(predict(expected, torch.full((2,), t))[0])
+        h, d = lam[s] - lam[t], guesses[-1]
+        if 0 < i < 3:
+            r = (lam[t] - lam[times[i - 1]]) / h
+            d = (1 + 1 / (2 * r)) * guesses[-1] - 1 / (2 * r) * guesses[-2]
+        expected = sigma[s] / sigma[t] * expected - a[s] * (torch.exp(-h) - 1) * d
+    found = samplers.dpm_solver(x, times, exact(0.5, asked=asked), ABAR)
+    torch.testing.assert_close(found, expected)
+    assert asked == times[:-1]
+
+
+def test_dpm_solver_is_closer_to_the_ode_than_ddim():
+    z = gaussian(2, 1.0)
+    exactly = 0.5 * z / (ABAR[-1] * 0.25 + 1 - ABAR[-1]).sqrt()  # the flow of a Gaussian is a scaling
+    for calls in (10, 25):
+        times = diffusion.spaced_times(1000, calls)[::-1]
+        errors = [
+            (solve(z, times, exact(0.5), ABAR) - exactly).norm() for solve in (samplers.ddim, samplers.dpm_solver)
+        ]
+        assert errors[1] < errors[0] / 3
+
+
 def test_noise_of_an_image_does_not_depend_on_the_other_images():
     x = gaussian(3, 1.0)
     three, one = (samplers.ddim(x[:n], [50, 25, 0], exact(0.2, SHORT), SHORT, 1.0, rows(n)) for n in (3, 1))

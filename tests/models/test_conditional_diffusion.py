@@ -30,6 +30,7 @@ SMALL = ConditionalDiffusionConfig(
     timesteps=1000,
     prediction="v",
     filter_axes=0,
+    sampler="ddim",
     sampling_steps=10,
     bound_terms=5,
     width=8,

@@ -20,7 +20,7 @@ from tests.models.helpers import (
     step,
     unlabelled,
 )
-from visage.maths import diffusion
+from visage.maths import diffusion, noise, samplers
 from visage.models import base
 from visage.models.ddpm import DDPM, DDPMConfig
 
@@ -50,7 +50,6 @@ def model(size=16, alpha_bars=None, **changes):
     m = DDPM(dataclasses.replace(SMALL, **changes), size).eval()
     if alpha_bars is not None:
         m.alpha_bars, m.tables = alpha_bars, diffusion.tables(alpha_bars)
-        m.variances = diffusion.variances(alpha_bars, m.config.variance)
     return m
 
 
@@ -241,15 +240,23 @@ def test_ddim_with_all_steps_and_the_noise_of_ddpm_is_ddpm():
 def test_samples_follow_the_settings():
     m = exact(0.2, timesteps=50)
     torch.testing.assert_close(m.sample(2, generator()), list(m.variants().values())[1](2, generator()))
-    assert list(m.variants()) == ["DDIM, 5 steps", "DDIM, 10 steps", "DDIM, 20 steps", "eta = 1, 10 steps"]
+    ddim = [f"DDIM, {n} steps" for n in (5, 10, 20)]
+    assert list(m.variants()) == [*ddim, "eta = 1, 10 steps", "DPM-Solver++, 10 steps"]
     calls = []
     for sampler in m.variants().values():
         m.denoiser.asked.clear()
         sampler(2, generator())
         calls.append(len(m.denoiser.asked))
-    assert calls == [5, 10, 20, 10]
+    assert calls == [5, 10, 20, 10, 10]
     noisy = [m.variants()["eta = 1, 10 steps"](n, generator()) for n in (1, 3)]
     torch.testing.assert_close(noisy[0], noisy[1][:1])
+
+
+def test_dpm_solver_draws_by_the_solver_of_that_name():
+    m = exact(0.2, sampler="dpm_solver")
+    expected = samplers.dpm_solver(m.noise(noise.each(2, generator())), range(1000, -1, -100), m.predict, m.alpha_bars)
+    torch.testing.assert_close(m.sample(2, generator()), expected)
+    torch.testing.assert_close(m.variants()["DPM-Solver++, 10 steps"](2, generator()), expected)
 
 
 def test_codes_of_images_are_noise_and_lead_back_to_them():
@@ -272,7 +279,7 @@ def test_codes_of_images_are_noise_and_lead_back_to_them():
 def test_the_bound_of_a_gaussian_is_known_in_closed_form(variance, prediction):
     m = exact(0.25, alpha_bars=FOUR, variance=variance, prediction=prediction, bound_terms=4)
     bound = m.bound(rounded(gaussian(200, 0.25)), generator())
-    distortion, rate = bound_by_hand(0.25, m.variances.tolist())
+    distortion, rate = bound_by_hand(0.25, m.variances().tolist())
     assert_mean(bound.distortion / 768, distortion)
     assert_mean(bound.rate / 768, rate)
     assert len(m.denoiser.asked) == m.likelihood_calls == 4
@@ -360,7 +367,7 @@ def test_features_are_the_middle_of_the_network_at_a_tenth_of_the_way():
     torch.testing.assert_close(features, seen[1].mean((2, 3)))
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
 def test_a_sample_takes_as_many_calls_as_it_says(sampler):
     m = exact(0.2, timesteps=40, sampler=sampler)
     m.sample(2, generator())
@@ -395,9 +402,30 @@ def test_a_filter_alone_bounds_the_likelihood_of_a_gaussian_as_the_exact_network
     m.filter.axes.copy_(torch.eye(768))
     m.filter.variances.fill_(0.25**2)
     bound = m.bound(rounded(gaussian(200, 0.25)).float(), generator())
-    distortion, rate = bound_by_hand(0.25, m.variances.tolist())
+    distortion, rate = bound_by_hand(0.25, m.variances().tolist())
     assert_mean(bound.distortion / 768, distortion)
     assert_mean(bound.rate / 768, rate)
+
+
+def test_the_optimal_variance_is_that_of_the_filters_gaussian_and_makes_the_bound_tighter():
+    m = filtered(gaussian(40, 0.25).float(), alpha_bars=FOUR, variance="optimal", bound_terms=4)
+    m.filter.mean.zero_()
+    m.filter.axes.copy_(torch.eye(768))
+    m.filter.variances.fill_(0.25**2)
+    of_x = FOUR * 0.25**2 + 1 - FOUR  # Var x_t
+    exact = of_x[:-1] - (FOUR[1:] / FOUR[:-1]) * of_x[:-1] ** 2 / of_x[1:]  # Var(x_{t-1} | x_t), of a Gaussian
+    torch.testing.assert_close(m.variances()[1:], exact)
+    bound = m.bound(rounded(gaussian(200, 0.25)).float(), generator())
+    distortion, rate = bound_by_hand(0.25, m.variances().tolist())
+    assert_mean(bound.distortion / 768, distortion)
+    assert_mean(bound.rate / 768, rate)
+    others = (sum(bound_by_hand(0.25, diffusion.variances(FOUR, kind).tolist())) for kind in ("small", "large"))
+    assert distortion + rate < min(others) - 0.02
+
+
+def test_the_optimal_variance_needs_a_filter():
+    with pytest.raises(ValueError, match="variance=optimal"):
+        model(variance="optimal")
 
 
 def test_samples_of_a_filter_alone_have_the_mean_and_the_covariance_of_the_images():

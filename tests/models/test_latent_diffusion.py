@@ -17,6 +17,7 @@ from visage.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfi
 CONFIG = {
     "timesteps": 100,
     "prediction": "epsilon",
+    "sampler": "ddim",
     "sampling_steps": 100,
     "width": 8,
     "multipliers": (1, 2),

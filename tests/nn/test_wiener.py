@@ -48,6 +48,14 @@ def test_the_guess_is_the_exact_posterior_of_a_gaussian(axes):
     torch.testing.assert_close(a * guess.m + sigma * guess.noise, x_t)
 
 
+@pytest.mark.parametrize("axes", [DIMS, 10])
+def test_its_errors_are_the_squares_of_c(axes):
+    filter_, mean, _ = gaussian(axes)
+    abar = torch.tensor([1.0, 0.99, 0.5, 0.01], dtype=torch.float64)
+    guess = filter_(noisy(mean, 3), *((part[1:, None, None, None]) for part in (abar.sqrt(), (1 - abar).sqrt())))
+    torch.testing.assert_close(filter_.errors(abar), torch.cat([torch.zeros(1), guess.c.flatten() ** 2]))
+
+
 def test_its_noise_is_minus_the_score_of_the_noisy_gaussian():
     filter_, mean, covariance = gaussian(10)
     x_t, (a, sigma) = noisy(mean).requires_grad_(), scales(*ENDS)

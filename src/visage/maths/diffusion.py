@@ -3,7 +3,7 @@
     q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I),    abar_t = product of 1 - beta_s over s = 1..t,    abar_0 = 1
 
 Ho et al. 2020 (arXiv:2006.11239), Song et al. 2021 (arXiv:2010.02502), Nichol & Dhariwal 2021 (arXiv:2102.09672),
-Salimans & Ho 2022 (arXiv:2202.00512). Time is t = 1..T as in the papers: `alpha_bars` has T + 1 values, so that it is
+Salimans & Ho 2022 (arXiv:2202.00512), Bao et al. 2022 (arXiv:2201.06503). Time is t = 1..T as in the papers: `alpha_bars` has T + 1 values, so that it is
 indexed by t. Coefficients are float64, since 1 - abar_1 is about 1e-4 and float32 would keep only three digits of it.
 """
 
@@ -201,6 +201,18 @@ def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
     small = posterior(before, after)[2]
     chosen = small if kind == "small" else 1 - after / before
     return torch.cat([small[:1], small[1:2], chosen[1:]])
+
+
+def optimal_variances(alpha_bars: Tensor, errors: Tensor) -> Tensor:
+    """sigma_t^2 at index t = 1..T, (T + 1,), with which the bound is tightest (Bao et al. 2022, theorem 1).
+
+    That is the posterior's variance plus that of its mean: x_0, of which the mean is a multiple, is not known.
+
+    errors: mean squared error of the guess at x_0 in each dimension, from x_t at index t, (T + 1,) float64.
+    """
+    a, _, variance = posterior(alpha_bars[:-1], alpha_bars[1:])
+    optimal = variance + a**2 * errors[1:]
+    return torch.cat([optimal[:1], optimal])
 
 
 def variational_bound(

@@ -1,9 +1,11 @@
-"""DDIM and the measurements made with it, for any network that guesses the image and the noise in x_t.
+"""DDIM, DPM-Solver++ and measurements made with DDIM, for any network that guesses the image and the noise in x_t.
 
-Song et al. 2021 (arXiv:2010.02502); the score of redrawn images is Graham et al. 2023 (arXiv:2211.07740). Throughout,
+Song et al. 2021 (arXiv:2010.02502), Lu et al. 2022 (arXiv:2211.01095); the score of redrawn images is Graham et al. 2023
+(arXiv:2211.07740). Throughout,
 `alpha_bars` is abar_0..abar_T, (T + 1,) float64 on the CPU, and `probes` is (K, C, s, s), noise that all images share.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -55,6 +57,31 @@ def ddim_inverse(x: Tensor, times: Sequence[int], predict: Predict, alpha_bars: 
     times: rising from 0, as `spaced_times` returns them. The image counts as x_1, because no network has seen t = 0.
     """
     return ddim(x, [1, *(t for t in times if t > 1)], predict, alpha_bars)
+
+
+def dpm_solver(x: Tensor, times: Sequence[int], predict: Predict, alpha_bars: Tensor) -> Tensor:
+    """Carry x (B, C, s, s) from the first of the times to 0 by DPM-Solver++(2M), one call per step.
+
+    The update of DDIM without noise, with a guess at x_0 that is extrapolated from the last two calls to the middle of
+    the step in lambda = log(a / sigma) (Lu et al. 2022, algorithm 2). The first step has no call before it, and the
+    last, at whose end lambda is infinite, keeps its own guess.
+
+    times: falling, the last one 0. predict: only its guess at x_0 is used.
+    """
+    before: tuple[float, Tensor] | None = None
+    for t, s in pairwise(times):
+        x0, _ = predict(x, torch.full((len(x),), t))
+        if s == 0:
+            return x0
+        lam, end = (float((abar / (1 - abar)).log() / 2) for abar in (alpha_bars[t], alpha_bars[s]))
+        guess = x0
+        if before is not None:
+            last_lam, last_x0 = before
+            guess = x0 + 0.5 * (end - lam) / (lam - last_lam) * (x0 - last_x0)
+        keep = float(((1 - alpha_bars[s]) / (1 - alpha_bars[t])).sqrt())
+        x = keep * x - float(alpha_bars[s].sqrt()) * math.expm1(lam - end) * guess
+        before = lam, x0
+    return x
 
 
 def noised(x: Tensor, probe: Tensor, share: float, alpha_bars: Tensor) -> tuple[Tensor, Tensor]:

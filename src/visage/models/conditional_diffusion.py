@@ -17,7 +17,8 @@ Where we deviate:
   U-Net's. The null token is a learned embedding, which no y can be mistaken for; y is dropped as a whole.
 * Time is discrete, t = 1..T, under the cosine schedule (the paper: continuous log-SNR, also cosine), and the sampler is
   DDIM (Song et al. 2021, arXiv:2010.02502), so that images from the same noise at different w differ by the guidance
-  alone. sigma_t^2 therefore appears in the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2.
+  alone; `sampler: dpm_solver` solves DDIM's ODE to second order (Lu et al. 2022, arXiv:2211.01095). sigma_t^2 appears in
+  the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2; with a filter, the optimal one.
 * `prediction: v` lets the network predict v (Salimans & Ho 2022, arXiv:2202.00512), which shows faces sooner. Given
   x_t it is linear in eps, so that guiding v is guiding eps. The guided guess at the image is clipped to [-1, 1].
 * `prediction: residual` lets it learn what a linear filter leaves of the image, which is quicker still: see
@@ -50,7 +51,8 @@ class ConditionalDiffusionConfig:
     timesteps: Annotated[int, Ge(2)]  # T
     prediction: diffusion.FilteredPrediction  # what the network predicts; the paper: epsilon
     filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
-    sampling_steps: Annotated[int, Ge(1)]  # steps of DDIM
+    sampler: Literal["ddim", "dpm_solver"]  # DDIM also encodes and decodes images
+    sampling_steps: Annotated[int, Ge(1)]  # network calls of the sampler; a guided one shows the network two images
     bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; T of them compute every term
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution
     multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # of width, at each resolution
@@ -219,6 +221,11 @@ class ConditionalDiffusion(GenerativeModel):
         """From x_T (n, 3, S, S) to x_0, deterministic."""
         return samplers.ddim(x, self.times()[::-1], predict, self.alpha_bars)
 
+    def solve(self, x: Tensor, predict: diffusion.Predict) -> Tensor:
+        """The same by the sampler that is configured."""
+        solver = samplers.dpm_solver if self.config.sampler == "dpm_solver" else samplers.ddim
+        return solver(x, self.times()[::-1], predict, self.alpha_bars)
+
     def times(self) -> list[int]:
         """The times that the sampler visits, from 0 to T."""
         return diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
@@ -236,7 +243,7 @@ class ConditionalDiffusion(GenerativeModel):
         """Images for the attributes of random training images, each taken as a whole row."""
         rows = noise.each(n, generator)
         y = self.rows[[int(torch.randint(len(self.rows), (), generator=row)) for row in rows]]
-        return self.ddim(self.noise(rows), partial(self.predict, y=y, w=self.config.guidance))
+        return self.solve(self.noise(rows), partial(self.predict, y=y, w=self.config.guidance))
 
     def sample_given(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Images for y at the configured strength."""
@@ -250,7 +257,7 @@ class ConditionalDiffusion(GenerativeModel):
     def sample_guided(self, y: Tensor, generator: torch.Generator, w: float) -> Tensor:
         """Images for y at strength w."""
         x = self.noise(noise.each(len(y), generator))
-        return self.ddim(x, partial(self.predict, y=y.to(self.probes.device), w=w))
+        return self.solve(x, partial(self.predict, y=y.to(self.probes.device), w=w))
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """x_T ~ N(0, I), (n, 3 S S)."""
@@ -267,7 +274,10 @@ class ConditionalDiffusion(GenerativeModel):
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Bound log p(x) with the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, the rest is the rate."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
-        variances = diffusion.variances(self.alpha_bars, "large")
+        if self.filter:
+            variances = diffusion.optimal_variances(self.alpha_bars, self.filter.errors(self.alpha_bars))
+        else:
+            variances = diffusion.variances(self.alpha_bars, "large")
         return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, variances, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

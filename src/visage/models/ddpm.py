@@ -21,6 +21,10 @@ Where we deviate:
   (`visage.nn.wiener`). Before its first step the model is then a Gaussian of the images' mean and covariance, and
   everything that the network learns is added to that. It sees the filter's guess at the noise beside that at the image,
   not x_t itself, in which little noise is hard to see. The logged `error_over_filter` says how much it has added.
+* `variance: optimal` takes from that filter how wrong a guess at x_0 is, and with it the sigma_t^2 of the tightest bound
+  (Bao et al. 2022, arXiv:2201.06503, theorem 1), which lies between "small" and "large".
+* `sampler: dpm_solver` is DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095): the same ODE as DDIM's with eta = 0, solved
+  to second order. Codes are still encoded and decoded by DDIM, whose steps can be reversed.
 * Times are 1..T, as printed; the network receives 1000 t / T (the authors' code: t - 1).
 * sigma_1^2 is that of t = 2, as in the authors' code: the posterior variance at t = 1 is 0, and L_0 would be infinite.
   L_0 takes the exact error function instead of their approximation by a tanh.
@@ -50,9 +54,12 @@ class DDPMConfig:
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
     prediction: diffusion.FilteredPrediction  # what the network predicts; the paper: epsilon
     filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
-    variance: Literal["small", "large"]  # sigma_t^2: "small" is the posterior's, "large" is beta_t; the paper: either
-    sampler: Literal["ancestral", "ddim"]  # ancestral is the paper's, T network calls
-    sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also encodes and decodes images
+    variance: Literal[
+        "small", "large", "optimal"
+    ]  # sigma_t^2: "small" is the posterior's, "large" is beta_t, as in the
+    # paper; "optimal", which needs a filter, makes the bound as tight as it can be
+    sampler: Literal["ancestral", "ddim", "dpm_solver"]  # ancestral is the paper's, T network calls
+    sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also encodes and decodes images, or DPM-Solver
     bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; T of them compute every term
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the highest resolution; the paper: 128
     multipliers: Annotated[
@@ -66,6 +73,8 @@ class DDPMConfig:
     def __post_init__(self) -> None:
         """Refuse settings that do not go together."""
         check_axes(self.prediction, self.filter_axes)
+        if self.variance == "optimal" and not self.filter_axes:
+            raise ValueError("variance=optimal, but without a filter its value is not known: set it to small or large")
         for key, calls in (("sampling_steps", self.sampling_steps), ("bound_terms", self.bound_terms)):
             if calls > self.timesteps:
                 raise ValueError(f"{key}={calls}, but there are {self.timesteps} timesteps: set it to that or less")
@@ -110,9 +119,8 @@ class DDPM(GenerativeModel):
             beside=3 if self.filter else 0,
         )
         betas = diffusion.linear_betas if config.schedule == "linear" else diffusion.cosine_betas
-        # these are not buffers, so that they stay float64 and on the CPU, where samplers count t
+        # this is not a buffer, so that it stays float64 and on the CPU, where samplers count t
         self.alpha_bars = diffusion.alpha_bars(betas(config.timesteps))
-        self.variances = diffusion.variances(self.alpha_bars, config.variance)
         self.register_buffer("tables", diffusion.tables(self.alpha_bars), persistent=False)
         self.register_buffer("probes", torch.randn(len(OOD_TIMES), *self.shape))
 
@@ -158,6 +166,12 @@ class DDPM(GenerativeModel):
         """The guess x_0^, clipped to [-1, 1], and the noise eps^ that goes with it; t is (B,), integers on the CPU."""
         return diffusion.split(x_t, self.output(x_t, t), self.alpha_bars[t], self.config.prediction, clip=True)
 
+    def variances(self) -> Tensor:
+        """sigma_t^2 of p(x_{t-1} | x_t) at index t = 1..T, (T + 1,) float64 on the CPU."""
+        if self.filter and self.config.variance == "optimal":
+            return diffusion.optimal_variances(self.alpha_bars, self.filter.errors(self.alpha_bars))
+        return diffusion.variances(self.alpha_bars, "small" if self.config.variance == "small" else "large")
+
     # Samplers
 
     def noise(self, rows: Sequence[torch.Generator]) -> Tensor:
@@ -166,19 +180,24 @@ class DDPM(GenerativeModel):
 
     def ancestral(self, rows: Sequence[torch.Generator]) -> Tensor:
         """Algorithm 2: x_T ~ N(0, I), then x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1, without noise at the last step."""
-        x = self.noise(rows)
+        x, variances = self.noise(rows), self.variances()
         for t in range(self.config.timesteps, 0, -1):
             x0, _ = self.predict(x, torch.full((len(x),), t))
             a, b, _ = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
             x = float(a) * x0 + float(b) * x
             if t > 1:
-                x = x + float(self.variances[t].sqrt()) * self.noise(rows)
+                x = x + float(variances[t].sqrt()) * self.noise(rows)
         return x
 
     def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
         """From x_T (n, 3, S, S) to x_0 in `steps` network calls (DDIM eq. 12); eta > 0 draws noise from `rows`."""
         times = diffusion.spaced_times(self.config.timesteps, steps)
         return samplers.ddim(x, times[::-1], self.predict, self.alpha_bars, eta, rows)
+
+    def dpm_solver(self, x: Tensor, steps: int) -> Tensor:
+        """From x_T (n, 3, S, S) to x_0 in `steps` network calls of DPM-Solver++."""
+        times = diffusion.spaced_times(self.config.timesteps, steps)
+        return samplers.dpm_solver(x, times[::-1], self.predict, self.alpha_bars)
 
     # Capabilities
 
@@ -194,19 +213,24 @@ class DDPM(GenerativeModel):
         rows = noise.each(n, generator)
         if self.config.sampler == "ancestral":
             return self.ancestral(rows)
-        return self.ddim(self.noise(rows), self.config.sampling_steps)
+        solver = self.dpm_solver if self.config.sampler == "dpm_solver" else self.ddim
+        return solver(self.noise(rows), self.config.sampling_steps)
 
     def variants(self) -> Mapping[str, Sampler]:
-        """DDIM with half and twice the steps, and with as much noise as DDPM."""
+        """DDIM with half and twice the steps, and with as much noise as DDPM; DPM-Solver++."""
 
         def draw(n: int, generator: torch.Generator, steps: int, eta: float) -> Tensor:
             rows = noise.each(n, generator)
             return self.ddim(self.noise(rows), steps, eta, rows)
 
+        def solve(n: int, generator: torch.Generator) -> Tensor:
+            return self.dpm_solver(self.noise(noise.each(n, generator)), steps)
+
         steps = self.config.sampling_steps
         calls = (max(1, steps // 2), steps, min(2 * steps, self.config.timesteps))
         shown: dict[str, Sampler] = {f"DDIM, {n} steps": partial(draw, steps=n, eta=0.0) for n in calls}
-        return shown | {f"eta = 1, {steps} steps": partial(draw, steps=steps, eta=1.0)}
+        shown[f"eta = 1, {steps} steps"] = partial(draw, steps=steps, eta=1.0)
+        return shown | {f"DPM-Solver++, {steps} steps": solve}
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """x_T ~ N(0, I), (n, 3 S S)."""
@@ -224,7 +248,7 @@ class DDPM(GenerativeModel):
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Eq. 5 from `bound_terms` network calls: L_0, and one L_{t-1} to represent each stratum of t = 2..T."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
-        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, self.variances, rows, terms))
+        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, self.variances(), rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of eps^ over `OOD_TIMES`; all images share noise that is drawn once for the model."""

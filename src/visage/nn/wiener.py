@@ -131,3 +131,11 @@ class WienerFilter(nn.Module):
             c = ((left.sum(1, keepdim=True) + (dims - count) * left_rest) / dims).sqrt()
             m, c, sigma = m.reshape(x_t.shape), c[:, :, None, None], sigma[:, :, None, None]
             return LinearGuess(m, c, (x_t - a[:, :, None, None] * m) / sigma)
+
+    def errors(self, abar: Tensor) -> Tensor:
+        """c^2, the mean squared error of m over Gaussian images, at each a = sqrt(abar): (n,) for abar (n,) float64."""
+        variances, rest = (v.detach().to("cpu", torch.float64) for v in (self.variances, self.rest))
+        dims, count = self.axes.shape
+        all_of_them = torch.cat([variances, rest.reshape(1)])
+        left = all_of_them * (1 - abar)[:, None] / (abar[:, None] * all_of_them + (1 - abar)[:, None])
+        return (left[:, :-1].sum(1) + (dims - count) * left[:, -1]) / dims
