@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from visage.maths.principal import principal_axes
+from visage.maths.principal import fit_gaussian, principal_axes
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +41,21 @@ def test_few_images_have_few_axes_and_the_others_are_zero(images):
     assert (found.axes.norm(dim=0) > 0.5).sum() == 6
     assert float(found.variances[6:].abs().sum()) == 0
     assert float(found.rest) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [20, 192])
+def test_the_variances_of_a_gaussian_are_those_of_the_first_tenth_along_the_axes_of_the_others(images, count):
+    found, axes = fit_gaussian(images, count, 1e-9), principal_axes(images[40:], count)
+    torch.testing.assert_close(found.mean, axes.mean)
+    torch.testing.assert_close(found.axes, axes.axes)
+    held = torch.cat([images[:40], images[:40].flip(3)]).flatten(1) - found.mean
+    torch.testing.assert_close(found.variances, (held @ found.axes).square().mean(0), rtol=1e-3, atol=1e-6)
+    rest = (held.square().sum(1).mean() - found.variances.sum()) / max(1, 192 - count)
+    torch.testing.assert_close(found.rest, rest.clamp(min=1e-9), rtol=1e-2, atol=1e-5)
+
+
+def test_no_variance_of_a_gaussian_is_less_than_the_least(images):
+    found = fit_gaussian(images, 150, 0.02)
+    assert found.variances.min() == pytest.approx(0.02)
+    assert found.rest == pytest.approx(0.02)
+    assert found.variances.max() > 0.5
