@@ -80,15 +80,19 @@ class ActNorm(Bijection):
 class Whitening(Bijection):
     """z = C^-1/2 (x - mu) for images x of mean mu and covariance C, which `fit` measures and no training changes.
 
-        C = U diag(lambda) U' + rho (I - U U')
-        z = rho^-1/2 (x - mu) + U ((lambda^-1/2 - rho^-1/2) * U' (x - mu))
-        log |det dz/dx| = -1/2 (sum_k log lambda_k + (D - K) log rho)
+        C = U diag(lambda / h) U' + rho (I - U U'),     h = lambda_K / rho, or 1 where no axis is left out
+        z = rho^-1/2 (x - mu) + U (((lambda / h)^-1/2 - rho^-1/2) * U' (x - mu))
+        log |det dz/dx| = -1/2 (sum_k log(lambda_k / h) + (D - K) log rho)
 
     With N(0, I) for z, x has the density of the Gaussian N(mu, C). Of all maps that whiten, this symmetric one leaves x
     as it is as far as possible (ZCA, Kessy et al. 2018, arXiv:1512.00809): z is an image with each pixel in its place,
     as convolutions expect it. Always in float32; before `fit`, z = x.
 
-    mean: mu, (D,). axes: U, (D, K). stds: lambda^1/2, (K,), rest: rho^1/2, scalar. All are buffers.
+    Axes that are left out vary more than rho where they come first, about as the last of the K does. Convolutions learn
+    how much the coarser and the finer details vary, but cannot tell K axes from the next ones, and flows whose input
+    varies less along them than along the next draw samples that do not. Hence h, the variance of z along the K axes.
+
+    mean: mu, (D,). axes: U, (D, K). stds: (lambda / h)^1/2, (K,). rest: rho^1/2, scalar. All are buffers.
 
     Args:
         channels: of the image.
@@ -118,7 +122,10 @@ class Whitening(Bijection):
         self.mean.copy_(found.mean)
         # a step of Newton's method towards orthonormal axes, without which the way back is not quite the inverse
         self.axes.copy_(1.5 * found.axes - 0.5 * found.axes @ (found.axes.T @ found.axes))
-        self.stds.copy_(torch.where(there, found.variances, found.rest).sqrt())
+        variances = torch.where(there, found.variances, found.rest)
+        dims, count = self.axes.shape
+        height = variances[-1] / found.rest if 0 < count < dims else 1.0
+        self.stds.copy_((variances / height).sqrt())
         self.rest.copy_(found.rest.sqrt())
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
