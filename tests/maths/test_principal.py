@@ -3,7 +3,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 
-from visage.maths.principal import local_basis, principal_axes
+from visage.maths.principal import fit_gaussian, local_basis, principal_axes
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +53,21 @@ def test_a_local_basis_spans_what_the_axes_span_as_near_as_can_be_to_what_is_wan
     torch.testing.assert_close(found, axes @ torch.from_numpy(orthogonal_procrustes(axes, wanted)[0]))
     rotated = axes @ torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(1)).double())[0]
     torch.testing.assert_close(local_basis(rotated, wanted), found)  # however the axes are chosen
+
+
+@pytest.mark.parametrize("count", [20, 192])
+def test_the_variances_of_a_gaussian_are_those_of_the_first_tenth_along_the_axes_of_the_others(images, count):
+    found, axes = fit_gaussian(images, count, 1e-9), principal_axes(images[40:], count)
+    torch.testing.assert_close(found.mean, axes.mean)
+    torch.testing.assert_close(found.axes, axes.axes)
+    held = torch.cat([images[:40], images[:40].flip(3)]).flatten(1) - found.mean
+    torch.testing.assert_close(found.variances, (held @ found.axes).square().mean(0), rtol=1e-3, atol=1e-6)
+    rest = (held.square().sum(1).mean() - found.variances.sum()) / max(1, 192 - count)
+    torch.testing.assert_close(found.rest, rest.clamp(min=1e-9), rtol=1e-2, atol=1e-5)
+
+
+def test_no_variance_of_a_gaussian_is_less_than_the_least(images):
+    found = fit_gaussian(images, 150, 0.02)
+    assert found.variances.min() == pytest.approx(0.02)
+    assert found.rest == pytest.approx(0.02)
+    assert found.variances.max() > 0.5

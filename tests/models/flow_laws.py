@@ -1,6 +1,7 @@
 """The laws of a normalizing flow, for the test file of every model that is one."""
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 from tests.models.helpers import generator, smooth, step, train, unlabelled
 from visage.evaluation.model import EvaluatedModel
 from visage.evaluation.per_image import inverse_errors
-from visage.maths.pixels import LEVELS, dequantize, to_uint8
+from visage.maths.pixels import LEVELS, dequantize, quantization_nats, to_uint8
 from visage.maths.units import bits_per_dim
-from visage.nn.flow_layers import Bijection, InvertibleConv
+from visage.nn.flow_layers import Bijection, Chain, Whitening
 
 
 def jacobian_of(layer, x):
@@ -47,18 +48,24 @@ def trained_on(flow, x, steps):
     return flow.eval(), before - terms["bits_per_dim"].item()
 
 
+def whitened(flow):
+    """The flow in float64, its whitening fitted to some images, all other layers as they were."""
+    (layer,) = layers_of(flow.double().flow, Whitening)
+    layer.fit(torch.rand(300, *flow.shape, dtype=torch.float64, generator=generator(5)).cumsum(3) / 4)
+    return flow
+
+
 class FlowLaws:
     """To inherit from, with `build`; the module has the fixtures `layer_and_x` (a bijection and two inputs, float64)
     and `trained`, what `trained_on` returns for 16 images of 16 x 16.
 
-    build: (size=8, random=True) -> a small model in eval mode; a random one has no layers that are zero at first. Its
-        rotations start at principal axes where they can.
-    build_with_random_rotations: () -> one for 16 x 16 pixels whose rotations all start at random.
+    build: (size=8, random=True) -> a small model in eval mode; a random one has no layers that are zero at first.
+    build_whitened: (size, axes) -> a model that is whitened along so many axes, its couplings at their start.
     offset: what the flow sees is y01 minus this.
     """
 
     build: Callable
-    build_with_random_rotations: Callable
+    build_whitened: Callable
     offset = 0.0
 
     def test_log_det_is_that_of_the_jacobian(self, layer_and_x):
@@ -75,45 +82,14 @@ class FlowLaws:
         assert (layer.from_noise(z) - x).abs().max() < 1e-7
         assert layer.from_noise(torch.randn(x.shape, dtype=x.dtype, generator=generator())).isfinite().all()
 
-    def test_initialisation_of_constant_images_stays_finite(self):
-        flow = self.build(random=False)
+    @pytest.mark.parametrize("axes", [0, 60])
+    def test_initialisation_of_constant_images_stays_finite(self, axes):
+        flow = self.build_whitened(8, axes)
         flow.initialize(unlabelled(torch.full((4, 3, 8, 8), -1.0)))
         assert flow.log_prob(smooth(2, 8), generator()).isfinite().all()
         assert flow.sample(2, generator()).isfinite().all()
 
-    def test_principal_rotations_make_the_channels_uncorrelated_and_their_variances_fall(self, monkeypatch):
-        x, seen = smooth(64), {}
-        to_noise = InvertibleConv.to_noise
-
-        def watched(conv, y):
-            seen[conv] = to_noise(conv, y)
-            return seen[conv]
-
-        flow, other = self.build(16, random=False), self.build_with_random_rotations()
-        for each in (flow, other):
-            each.initialize(unlabelled(x))
-        monkeypatch.setattr(InvertibleConv, "to_noise", watched)
-        with torch.no_grad():
-            flow.encode(x)
-            principal = {conv: out for conv, out in seen.items() if conv.start == "principal"}
-            seen.clear()
-            other.encode(x)
-        assert len(principal) > 1
-        assert not any(conv.start == "principal" for conv in seen)
-        falls: list[float] = []
-        for conv, (z, log_det) in principal.items():
-            covariance = z.transpose(0, 1).flatten(1).double().cov()
-            variances = covariance.diagonal()
-            assert (covariance - variances.diag()).abs().max() < 1e-4
-            assert (variances.diff() < 1e-4).all()
-            falls.append((variances[0] / variances[-1]).item())
-            torch.testing.assert_close(conv.weight @ conv.weight.T, torch.eye(len(z[0])), rtol=0, atol=1e-5)
-            assert log_det.abs().max() < 1e-3
-        assert max(falls) > 2  # or their order would not be seen
-        correlations = [z.transpose(0, 1).flatten(1).corrcoef() for z, _ in seen.values()]
-        assert max((c - c.diagonal().diag()).abs().max() for c in correlations) > 0.1
-
-    def test_only_the_initialisation_touches_the_act_norms_and_the_rotations(self):
+    def test_only_the_initialisation_touches_the_act_norms(self):
         flow = self.build(random=False)
         flow.initialize(unlabelled(smooth(16, 8)))
         before = copy.deepcopy(flow.state_dict())
@@ -124,6 +100,26 @@ class FlowLaws:
             each.log_prob(smooth(8, 8, seed=6), generator())
             for key, value in before.items():
                 assert torch.equal(each.state_dict()[key], value), key
+
+    def test_it_starts_at_the_gaussian_of_all_its_images_and_only_where_it_is_whitened(self):
+        # images whose smallest variances are those of the noise that dequantises them, and of rounding to 8 bits
+        x, others = smooth(1500, 8).split([1000, 500])
+        flow, plain = self.build_whitened(8, 192), self.build_whitened(8, 0)
+        for each in (flow, plain):
+            each.initialize(unlabelled(x))
+        assert (flow.initial_images, plain.initial_images) == (8192, 1024)
+        assert not layers_of(plain.flow, Whitening)
+        (whitening,) = layers_of(flow.flow, Whitening)
+        head = Chain(*itertools.takewhile(lambda layer: layer is not whitening, flow.flow.layers), whitening)
+        u = torch.rand(others.shape, generator=generator(3))
+        with torch.no_grad():
+            z, log_det = head.to_noise(dequantize(others, u) - self.offset)
+            normal = torch.distributions.Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1)
+            gaussian = normal + log_det - quantization_nats(flow.dims)
+            started, unwhitened = (each.log_density(others, u) for each in (flow, plain))
+        assert z.square().mean().item() == pytest.approx(1, abs=0.1)
+        assert bits_per_dim((started - gaussian).mean().item(), flow.dims) == pytest.approx(0, abs=0.1)
+        assert bits_per_dim((unwhitened - gaussian).mean().item(), flow.dims) > 1
 
     def test_loss_falls_and_is_the_mean_of_log_prob(self, trained, monkeypatch):
         flow, gain = trained
@@ -184,8 +180,8 @@ class FlowLaws:
         with torch.no_grad():
             v = (LEVELS * (flow.flow.from_noise(z.view(-1, *flow.shape)) + self.offset)).clamp(0, 255.999)
             shown = to_uint8(flow.decode(z)).permute(0, 3, 1, 2)
-        inside = (v - v.round()).abs() > 1e-4  # on the border of two bins, either is right
-        assert inside.float().mean() > 0.99
+        inside = (v - v.round()).abs() > 1e-4  # on the border of two bins, either is right; so is 0 where v was less
+        assert inside.float().mean() > 0.8
         assert torch.equal(shown[inside], v.floor().to(torch.uint8)[inside])
         assert torch.equal(to_uint8(flow.sample(5, generator(9))), to_uint8(flow.decode(z)))
 

@@ -3,8 +3,9 @@
     q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I),    abar_t = product of 1 - beta_s over s = 1..t,    abar_0 = 1
 
 Ho et al. 2020 (arXiv:2006.11239), Song et al. 2021 (arXiv:2010.02502), Nichol & Dhariwal 2021 (arXiv:2102.09672),
-Salimans & Ho 2022 (arXiv:2202.00512), Bao et al. 2022 (arXiv:2201.06503). Time is t = 1..T as in the papers: `alpha_bars` has T + 1 values, so that it is
-indexed by t. Coefficients are float64, since 1 - abar_1 is about 1e-4 and float32 would keep only three digits of it.
+Salimans & Ho 2022 (arXiv:2202.00512), Bao et al. 2022 (arXiv:2201.06503). Time is t = 1..T as in the
+papers: `alpha_bars` has T + 1 values, so that it is indexed by t. Coefficients are float64, since 1 - abar_1 is
+about 1e-4 and float32 would keep only three digits of it.
 """
 
 import math

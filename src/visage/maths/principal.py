@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+HELD_OUT = 10
+"""Every tenth image, about, is kept from finding the axes of a Gaussian and measures the variances along them."""
 OVERSAMPLING, ITERATIONS = 20, 3
 """Axes that are sought beyond those asked for, and power iterations (Halko et al. 2011, arXiv:0909.4061)."""
 
@@ -58,6 +60,21 @@ def local_basis(axes: Tensor, wanted: Tensor) -> Tensor:
     left, _, right = torch.linalg.svd(axes.T @ wanted)
     rotation: Tensor = left @ right
     return axes @ rotation
+
+
+def fit_gaussian(x: Tensor, count: int, least: float) -> Principal:
+    """The Gaussian of images x (N, C, H, W), at least two, and of their mirror images, with `count` axes of its own.
+
+    The first tenth finds no axes, only the variances along them, none of which is less than `least`: along their own
+    last axes images vary less than others do, and a density would take the details of other images for noise.
+    """
+    held = -(-len(x) // HELD_OUT)
+    found = principal_axes(x[held:], count)
+    centred = x[:held].flatten(1) - found.mean
+    # a mirror image has the same squares, as every axis is its own mirror image or minus that
+    variances, total = (centred @ found.axes).square().mean(0), centred.square().mean(0).sum()
+    rest = (total - variances.sum()) / max(1, x[0].numel() - count)
+    return Principal(found.mean, found.axes, variances.clamp(min=least), rest.clamp(min=least))
 
 
 def _axes(half: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """DDIM, DPM-Solver++ and measurements made with DDIM, for any network that guesses the image and the noise in x_t.
 
-Song et al. 2021 (arXiv:2010.02502), Lu et al. 2022 (arXiv:2211.01095); the score of redrawn images is Graham et al. 2023
-(arXiv:2211.07740). Throughout,
-`alpha_bars` is abar_0..abar_T, (T + 1,) float64 on the CPU, and `probes` is (K, C, s, s), noise that all images share.
+Song et al. 2021 (arXiv:2010.02502), Lu et al. 2022 (arXiv:2211.01095); the score of redrawn images is Graham et
+al. 2023 (arXiv:2211.07740). Throughout, `alpha_bars` is abar_0..abar_T, (T + 1,) float64 on the CPU, and `probes` is
+(K, C, s, s), noise that all images share.
 """
 
 import math

@@ -17,8 +17,8 @@ Where we deviate:
   U-Net's. The null token is a learned embedding, which no y can be mistaken for; y is dropped as a whole.
 * Time is discrete, t = 1..T, under the cosine schedule (the paper: continuous log-SNR, also cosine), and the sampler is
   DDIM (Song et al. 2021, arXiv:2010.02502), so that images from the same noise at different w differ by the guidance
-  alone; `sampler: dpm_solver` solves DDIM's ODE to second order (Lu et al. 2022, arXiv:2211.01095). sigma_t^2 appears in
-  the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2; with a filter, the optimal one.
+  alone; `sampler: dpm_solver` solves DDIM's ODE to second order (Lu et al. 2022, arXiv:2211.01095). sigma_t^2 appears
+  in the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2; with a filter, the optimal one.
 * `prediction: v` lets the network predict v (Salimans & Ho 2022, arXiv:2202.00512), which shows faces sooner. Given
   x_t it is linear in eps, so that guiding v is guiding eps. The guided guess at the image is clipped to [-1, 1].
 * `prediction: residual` lets it learn what a linear filter leaves of the image, which is quicker still: see

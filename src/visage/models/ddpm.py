@@ -21,8 +21,8 @@ Where we deviate:
   (`visage.nn.wiener`). Before its first step the model is then a Gaussian of the images' mean and covariance, and
   everything that the network learns is added to that. It sees the filter's guess at the noise beside that at the image,
   not x_t itself, in which little noise is hard to see. The logged `error_over_filter` says how much it has added.
-* `variance: optimal` takes from that filter how wrong a guess at x_0 is, and with it the sigma_t^2 of the tightest bound
-  (Bao et al. 2022, arXiv:2201.06503, theorem 1), which lies between "small" and "large".
+* `variance: optimal` takes from that filter how wrong a guess at x_0 is, and with it the sigma_t^2 of the tightest
+  bound (Bao et al. 2022, arXiv:2201.06503, theorem 1), which lies between "small" and "large" where t > 1.
 * `sampler: dpm_solver` is DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095): the same ODE as DDIM's with eta = 0, solved
   to second order. Codes are still encoded and decoded by DDIM, whose steps can be reversed.
 * Times are 1..T, as printed; the network receives 1000 t / T (the authors' code: t - 1).

@@ -15,11 +15,11 @@ Where this differs from the paper, and why:
 * The last convolution of a coupling network starts at zero and the factor of tanh at one, so that training starts at
   the identity with nonzero gradients. The authors' code starts from a random convolution and a factor of zero.
 * The logit is that of the authors' code, logit(.05 + .9 y); the formula printed in the paper reaches 1.
-* `invertible_conv` adds the learned 1x1 convolutions of Glow (Kingma & Dhariwal 2018, section 3.2). With `conv_start:
-  principal` the very first one and the first after each squeeze start as the rotation onto the principal axes of their
-  channels, taken from the images that initialise the ActNorms: these channels are nearly copies of one another, and a
-  short training that starts from a random rotation is mostly spent on telling them apart. The others start at random,
-  since what reaches them is white and has no principal axes.
+* `invertible_conv` adds the learned 1x1 convolutions of Glow (Kingma & Dhariwal 2018, section 3.2).
+* `whitening_axes` puts a fixed linear layer after the logit, which whitens its output by the mean and the covariance of
+  the training images, measured along as many principal axes. The flow then starts as the Gaussian of these logits, and
+  a short training is spent on what in faces is not Gaussian: without it, most of one goes by before means and
+  covariances are learned. The map is symmetric: each number stays at its pixel, where convolutions expect it.
 """
 
 import math
@@ -36,7 +36,16 @@ from visage.maths import noise
 from visage.maths.pixels import dequantize, from_middle, quantization_nats, to_middle
 from visage.maths.units import bits_per_dim
 from visage.models.base import Batch, GenerativeModel, HasBound, Phase, Reconstructs, ScoresOod, Step
-from visage.nn.flow_layers import ActNorm, Bijection, Chain, ConvStart, InvertibleConv, Squeeze, fit_to
+from visage.nn.flow_layers import (
+    WHITENING_IMAGES,
+    ActNorm,
+    Bijection,
+    Chain,
+    InvertibleConv,
+    Squeeze,
+    Whitening,
+    fit_to,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +56,14 @@ class RealNVPConfig:
     width: channels of the coupling networks at the first scale; doubled at every scale.
     blocks: residual blocks of each coupling network.
     invertible_conv: a learned 1x1 convolution before each coupling layer.
-    conv_start: what the very first of them and the first after each squeeze start as: a random rotation, or that of the
-        channels onto their principal axes. The others start at random.
+    whitening_axes: principal axes of the Gaussian at which the flow starts; 0: it does not (the paper).
     """
 
     scales: Annotated[int, Ge(1)]
     width: Annotated[int, Ge(1)]
     blocks: Annotated[int, Ge(0)]
     invertible_conv: bool
-    conv_start: ConvStart
+    whitening_axes: Annotated[int, Ge(0)]
 
 
 class Logit(Bijection):
@@ -154,22 +162,21 @@ def channelwise(channels: int, parity: int) -> Tensor:
 def multiscale(config: RealNVPConfig, channels: int, size: int, scale: int) -> Bijection:
     """The couplings from this scale on; the next scale works on half of the squeezed image (section 3.6, figure 4b)."""
 
-    def steps(masks: Sequence[Tensor], channels: int, width: int, start: ConvStart) -> list[Bijection]:
+    def steps(masks: Sequence[Tensor], channels: int, width: int) -> list[Bijection]:
         layers: list[Bijection] = []
-        for i, mask in enumerate(masks):
+        for mask in masks:
             layers.append(ActNorm(channels))
             if config.invertible_conv:
-                layers.append(InvertibleConv(channels, start if i == 0 else "random"))
+                layers.append(InvertibleConv(channels))
             layers.append(AffineCoupling(mask, coupling_net(channels, width, config.blocks), channels))
         return layers
 
     last = scale == config.scales - 1
     width = config.width * 2**scale
-    start = config.conv_start if scale == 0 else "random"  # what comes from the scale before is white
-    couplings = steps([checkerboard(size, i % 2) for i in range(4 if last else 3)], channels, width, start)
+    couplings = steps([checkerboard(size, i % 2) for i in range(4 if last else 3)], channels, width)
     if last:
         return Chain(*couplings)
-    squeezed = steps([channelwise(4 * channels, i % 2) for i in range(3)], 4 * channels, 2 * width, config.conv_start)
+    squeezed = steps([channelwise(4 * channels, i % 2) for i in range(3)], 4 * channels, 2 * width)
     rest = multiscale(config, 2 * channels, size // 2, scale + 1)
     return Chain(*couplings, Squeeze(Chain(*squeezed, FactorOut(rest))))
 
@@ -193,7 +200,10 @@ class RealNVP(GenerativeModel):
             )
         self.shape = (3, size, size)
         self.dims = 3 * size * size
-        self.flow = Chain(Logit(), multiscale(config, 3, size, 0))
+        whitening = [Whitening(3, size, config.whitening_axes)] if config.whitening_axes else []
+        if whitening:
+            self.initial_images = WHITENING_IMAGES
+        self.flow = Chain(Logit(), *whitening, multiscale(config, 3, size, 0))
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         return {"flow": [self.flow]}
@@ -202,8 +212,9 @@ class RealNVP(GenerativeModel):
         return [Phase("flow", self.loss)]
 
     def initialize(self, batch: Batch) -> None:
-        """Set every ActNorm to the mean and std of its input for this batch, and principal rotations; only here."""
-        fit_to(self.flow, dequantize(batch.x, torch.tensor(0.5)))
+        """Set the whitening, if there is one, and every ActNorm, from these images, dequantised; only here."""
+        u = noise.rand(len(batch.x), self.shape, torch.Generator().manual_seed(0), batch.x.device)
+        fit_to(self.flow, dequantize(batch.x, u))
 
     def log_density(self, x: Tensor, u: Tensor) -> Tensor:
         """Nats of the 8-bit images, (B,): log p((v + u) / 256) - D log 256 (eq. 2 and 3)."""

@@ -5,14 +5,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ConvStart = Literal["random", "principal"]
-"""What an `InvertibleConv` starts as."""
+from visage.maths.pixels import LEVELS
+from visage.maths.principal import fit_gaussian
+
+WHITENING_IMAGES, ACT_NORM_IMAGES = 8192, 1024
+"""How many training images a `Whitening` and an `ActNorm` are fitted to, at most."""
+LEAST_VARIANCE = 1 / (12 * LEVELS**2)
+"""Of a dequantised pixel, in [0, 1), along any axis: that of the noise which dequantises it."""
 
 
 class Bijection(nn.Module, ABC):
@@ -49,28 +53,7 @@ class Chain(Bijection):
         return z
 
 
-class Fitted(Bijection):
-    """A bijection that starts at statistics of its own input; `to_noise` calls `fit` first where `fitting` is set."""
-
-    fitting = False  # true only inside `fit_to`
-
-    @abstractmethod
-    def fit(self, x: Tensor) -> None:
-        """Set the parameters for inputs x (B, C, H, W)."""
-
-
-def fit_to(flow: Bijection, x: Tensor) -> None:
-    """Set every `Fitted` layer of the flow for images x (B, C, H, W), each after those before it; nothing else does."""
-    layers = [layer for layer in flow.modules() if isinstance(layer, Fitted)]
-    for layer in layers:
-        layer.fitting = True
-    with torch.no_grad():
-        flow.to_noise(x)
-    for layer in layers:
-        layer.fitting = False
-
-
-class ActNorm(Fitted):
+class ActNorm(Bijection):
     """(x - mean) / std with a learned mean and std per channel, initialised to those of the first batch.
 
     Kingma & Dhariwal 2018 (arXiv:1807.03039), section 3.1, where s = 1 / std and b = -mean / std.
@@ -80,15 +63,13 @@ class ActNorm(Fitted):
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.log_std = nn.Parameter(torch.zeros(1, channels, 1, 1))
-
-    def fit(self, x: Tensor) -> None:
-        std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
-        self.mean.copy_(mean)
-        self.log_std.copy_(torch.where(std > 1e-3, std, 1.0).log())  # a constant channel keeps its scale
+        self.fitting = False  # true only inside `fit_to`
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.fitting:
-            self.fit(x)
+            std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+            self.mean.copy_(mean)
+            self.log_std.copy_(torch.where(std > 1e-3, std, 1.0).log())  # a constant channel keeps its scale
         log_det = -self.log_std.sum() * x.shape[2] * x.shape[3]
         return (x - self.mean) * torch.exp(-self.log_std), log_det.expand(len(x))
 
@@ -96,31 +77,103 @@ class ActNorm(Fitted):
         return z * self.log_std.exp() + self.mean
 
 
-class InvertibleConv(Fitted):
-    """z = W x at every pixel, always in float32; W starts as a random rotation, or as the one onto principal axes.
+class Whitening(Bijection):
+    """z = C^-1/2 (x - mu) for images x of mean mu and covariance C, which `fit` measures and no training changes.
 
-    Kingma & Dhariwal 2018, section 3.2, eq. 9: W itself is learned, not its LU decomposition (eq. 10).
+        C = U diag(lambda / h) U' + rho (I - U U'),     h^2 = lambda_K / rho, or 1 where no axis is left out
+        z = rho^-1/2 (x - mu) + U (((lambda / h)^-1/2 - rho^-1/2) * U' (x - mu))
+        log |det dz/dx| = -1/2 (sum_k log(lambda_k / h) + (D - K) log rho)
 
-    start: "principal" gives W the eigenvectors of the covariance of its input's channels, over images and positions, as
-        its rows, those of the largest eigenvalues first. That is a rotation as well, log |det W| = 0; its output's
-        channels are uncorrelated. Before `fit_to` they start at random.
+    With N(0, I) for z, x has the density of the Gaussian N(mu, C). Of all maps that whiten, this symmetric one leaves x
+    as it is as far as possible (ZCA, Kessy et al. 2018, arXiv:1512.00809): z is an image with each pixel in its place,
+    as convolutions expect it. Always in float32; before `fit`, z = x.
+
+    Axes that are left out vary more than rho where they come first, as lambda_K, and less where they come last. Of two
+    axes next to each other convolutions cannot tell which is among the K: a flow whose input varies less along these
+    than along the next draws samples that do not, which are too bright or too dark. h, the variance of z along the K
+    axes, lies half way from that of the others, 1, to that of the first of these, on a logarithmic scale: RealNVP's
+    demo at 64 pixels gave test faces 2.97 bits per dimension with it, 3.03 with 1 in its place, and 2.98 with h^2.
+
+    mean: mu, (D,). axes: U, (D, K). stds: (lambda / h)^1/2, (K,). rest: rho^1/2, scalar. All are buffers.
+
+    Args:
+        channels: of the image.
+        size: side of the image in pixels.
+        axes: K; where there are fewer dimensions, as many as these.
     """
 
-    def __init__(self, channels: int, start: ConvStart) -> None:
-        super().__init__()
-        self.start = start
-        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels)).Q)
+    mean: Tensor
+    axes: Tensor
+    stds: Tensor
+    rest: Tensor
 
+    def __init__(self, channels: int, size: int, axes: int) -> None:
+        super().__init__()
+        dims = channels * size**2
+        axes = min(axes, dims)
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("axes", torch.zeros(dims, axes))
+        self.register_buffer("stds", torch.ones(axes))
+        self.register_buffer("rest", torch.ones(()))
+
+    @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        if self.start == "principal":
-            pixels = x.transpose(0, 1).flatten(1)
-            pixels = pixels - pixels.mean(1, keepdim=True)
-            _, axes = torch.linalg.eigh(pixels @ pixels.T / pixels.shape[1])  # in rising order
-            self.weight.copy_(axes.flip(1).T)
+        """Take mean and covariance from images x (N, C, S, S), at least two, together with their mirror images."""
+        found = fit_gaussian(x, len(self.stds), LEAST_VARIANCE)
+        there = found.axes.square().sum(0) > 0.5  # few images have fewer axes; the others are zero
+        self.mean.copy_(found.mean)
+        # a step of Newton's method towards orthonormal axes, without which the way back is not quite the inverse
+        self.axes.copy_(1.5 * found.axes - 0.5 * found.axes @ (found.axes.T @ found.axes))
+        variances = torch.where(there, found.variances, found.rest)
+        dims, count = self.axes.shape
+        height = (variances[-1] / found.rest).sqrt() if 0 < count < dims else 1.0
+        self.stds.copy_((variances / height).sqrt())
+        self.rest.copy_(found.rest.sqrt())
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.fitting:
-            self.fit(x)
+        with torch.autocast(x.device.type, enabled=False):
+            centred = x.flatten(1) - self.mean
+            z = centred / self.rest + (centred @ self.axes * (1 / self.stds - 1 / self.rest)) @ self.axes.T
+        dims, count = self.axes.shape
+        log_det = -self.stds.log().sum() - (dims - count) * self.rest.log()
+        return z.reshape(x.shape), log_det.expand(len(x))
+
+    def from_noise(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            white = z.flatten(1)
+            x = self.mean + self.rest * white + (white @ self.axes * (self.stds - self.rest)) @ self.axes.T
+        return x.reshape(z.shape)
+
+
+@torch.no_grad()
+def fit_to(flow: Chain, x: Tensor) -> None:
+    """Set what starts at statistics of its input, for images x (N, C, H, W); nothing else does.
+
+    A `Whitening` among the layers of the chain sees all images; the ActNorms, wherever in it they are, see the first
+    `ACT_NORM_IMAGES`, each after the layers before it.
+    """
+    for i, layer in enumerate(flow.layers):
+        if isinstance(layer, Whitening):
+            layer.fit(Chain(*flow.layers[:i]).to_noise(x)[0])
+    norms = [layer for layer in flow.modules() if isinstance(layer, ActNorm)]
+    for norm in norms:
+        norm.fitting = True
+    flow.to_noise(x[:ACT_NORM_IMAGES])
+    for norm in norms:
+        norm.fitting = False
+
+
+class InvertibleConv(Bijection):
+    """z = W x at every pixel, always in float32; W starts as a random rotation.
+
+    Kingma & Dhariwal 2018, section 3.2, eq. 9: W itself is learned, not its LU decomposition (eq. 10).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels)).Q)
+
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
             log_det = torch.linalg.slogdet(self.weight).logabsdet * x.shape[2] * x.shape[3]
             return F.conv2d(x, self.weight[:, :, None, None]), log_det.expand(len(x))

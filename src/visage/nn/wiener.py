@@ -25,10 +25,8 @@ from torch import Tensor, nn
 
 from visage.maths.diffusion import FilteredPrediction
 from visage.maths.likelihoods import HALF_BIN
-from visage.maths.principal import principal_axes
+from visage.maths.principal import fit_gaussian
 
-HELD_OUT = 10
-"""Every tenth image, about, is kept from finding axes and measures the variances along them."""
 LEAST_VARIANCE = HALF_BIN**2 / 3
 """Of a pixel along any axis: that of a uniform distribution over the width of one 8-bit value."""
 
@@ -97,22 +95,12 @@ class WienerFilter(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Take mean and covariance from images x (N, C, s, s), at least two, together with their mirror images.
-
-        The first tenth finds no axes, only the variances along them: those of images along their own last axes are too
-        small, and the filter would take details of other images for noise.
-        """
-        held = -(-len(x) // HELD_OUT)
-        found = principal_axes(x[held:], len(self.variances))
-        centred = x[:held].flatten(1) - found.mean
-        # a mirror image has the same squares, as every axis is its own mirror image or minus that
-        variances, total = (centred @ found.axes).square().mean(0), centred.square().mean(0).sum()
-        dims, count = self.axes.shape
-        rest = (total - variances.sum()) / max(1, dims - count)
+        """Take mean and covariance from images x (N, C, s, s), at least two, together with their mirror images."""
+        found = fit_gaussian(x, len(self.variances), LEAST_VARIANCE)
         self.mean.copy_(found.mean)
         self.axes.copy_(found.axes)
-        self.variances.copy_(variances.clamp(min=LEAST_VARIANCE))
-        self.rest.copy_(rest.clamp(min=LEAST_VARIANCE))
+        self.variances.copy_(found.variances)
+        self.rest.copy_(found.rest)
 
     def forward(self, x_t: Tensor, a: Tensor, sigma: Tensor) -> LinearGuess:
         """The guess for x_t (B, C, s, s) and its scales a and sigma (B, 1, 1, 1), sigma > 0.
