@@ -193,6 +193,8 @@ def test_interrupted_training_ends_bit_identical(config, images):
     for ours, theirs in ((whole.model, resumed.model), (whole.ema.model, resumed.ema.model)):
         for name, tensor in ours.state_dict().items():
             assert torch.equal(tensor, theirs.state_dict()[name]), name
+    for ours, averaged in zip(resumed.model.buffers(), resumed.ema.model.buffers(), strict=True):
+        assert ours is averaged  # none has been replaced by another tensor
     assert whole.row() == resumed.row()
 
 

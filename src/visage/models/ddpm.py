@@ -54,10 +54,8 @@ class DDPMConfig:
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
     prediction: diffusion.FilteredPrediction  # what the network predicts; the paper: epsilon
     filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
-    variance: Literal[
-        "small", "large", "optimal"
-    ]  # sigma_t^2: "small" is the posterior's, "large" is beta_t, as in the
-    # paper; "optimal", which needs a filter, makes the bound as tight as it can be
+    # sigma_t^2: that of the posterior or beta_t, both the paper's, or with a filter that of the tightest bound
+    variance: Literal["small", "large", "optimal"]
     sampler: Literal["ancestral", "ddim", "dpm_solver"]  # ancestral is the paper's, T network calls
     sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also encodes and decodes images, or DPM-Solver
     bound_terms: Annotated[int, Ge(2)]  # network calls for the bound of an image; T of them compute every term
