@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repro test test-cluster ui sync docs
+.PHONY: help install repro test test-cluster bench ui sync docs
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -37,6 +37,9 @@ test: install ## lint, types and all tests
 test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed
 	$(UV) sync --locked --quiet --compile-bytecode --extra ray
 	$(UV) run --locked --extra ray pytest tests/pipeline -m cluster
+
+bench: install ## how fast we are beside bare loops; writes benchmarks/results.md; needs data/raw, and a quiet machine
+	OMP_NUM_THREADS=1 $(UV) run --locked python benchmarks/ratios.py
 
 # a database gets a server here; what MLFLOW_TRACKING_URI names otherwise is a server already
 ui: install ## MLflow on http://127.0.0.1:5000, or where MLFLOW_TRACKING_URI says

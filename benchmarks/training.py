@@ -36,7 +36,9 @@ def made_up_images(size: int) -> np.ndarray:
     """Smooth random images, (N, size, size, 3) uint8."""
     coarse = 255 * torch.rand(IMAGES, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     smooth = nn.functional.interpolate(coarse, (size, size), mode="bilinear").permute(0, 2, 3, 1)
-    return smooth.round().to(torch.uint8).numpy()
+    return (
+        smooth.round().to(torch.uint8).contiguous().numpy()
+    )  # as arrays from a file are, of which rows are taken fast
 
 
 def training_of(config: RunConfig, images: np.ndarray, device: torch.device) -> Training:
