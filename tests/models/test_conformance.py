@@ -459,8 +459,11 @@ def test_the_discriminators_score_is_among_those_of_the_model(model, batch):
 
 VARIANTS = {
     "stylegan": [{"path_every": 2, "mixing": 0.9}],
-    "ddpm": [{"sampler": "ancestral", "schedule": "linear", "prediction": "epsilon", "filter_axes": 0}],
-    "conditional_diffusion": [{"guidance": 0.0, "prediction": "epsilon", "filter_axes": 0}],
+    "ddpm": [
+        {"sampler": "ancestral"},
+        {"sampler": "ddim", "schedule": "linear", "prediction": "epsilon", "filter_axes": 0, "variance": "large"},
+    ],
+    "conditional_diffusion": [{"guidance": 0.0, "prediction": "epsilon", "filter_axes": 0, "sampler": "ddim"}],
     "score_sde": [
         {"sde": "ve", "sampler": "pc", "snr": 0.17},
         {"parametrization": "epsilon", "filter_axes": 0},
@@ -472,6 +475,7 @@ VARIANTS = {
         {"linear": False},
     ],
     "autoencoder": [{"linear": False}],
+    "latent_diffusion": [{"sampler": "ddim"}],
     "bigan": [{"linear": False}],
     "wgan_gp": [{"blocks": "residual", "norm": "layer"}],
     "mae": [{"normalize_targets": True}],

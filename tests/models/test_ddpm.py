@@ -414,7 +414,7 @@ def test_the_optimal_variance_is_that_of_the_filters_gaussian_and_makes_the_boun
     m.filter.variances.fill_(0.25**2)
     of_x = FOUR * 0.25**2 + 1 - FOUR  # Var x_t
     exact = of_x[:-1] - (FOUR[1:] / FOUR[:-1]) * of_x[:-1] ** 2 / of_x[1:]  # Var(x_{t-1} | x_t), of a Gaussian
-    torch.testing.assert_close(m.variances()[1:], exact)
+    torch.testing.assert_close(m.variances()[1:], exact.float())
     bound = m.bound(rounded(gaussian(200, 0.25)).float(), generator())
     distortion, rate = bound_by_hand(0.25, m.variances().tolist())
     assert_mean(bound.distortion / 768, distortion)

@@ -209,10 +209,11 @@ def optimal_variances(alpha_bars: Tensor, errors: Tensor) -> Tensor:
 
     That is the posterior's variance plus that of its mean: x_0, of which the mean is a multiple, is not known.
 
-    errors: mean squared error of the guess at x_0 in each dimension, from x_t at index t, (T + 1,) float64.
+    errors: mean squared error of the guess at x_0 in each dimension, from x_t at index t, (T + 1,); the result has its
+        device and dtype.
     """
     a, _, variance = posterior(alpha_bars[:-1], alpha_bars[1:])
-    optimal = variance + a**2 * errors[1:]
+    optimal = variance.to(errors) + (a**2).to(errors) * errors[1:]
     return torch.cat([optimal[:1], optimal])
 
 
@@ -242,7 +243,7 @@ def variational_bound(
         t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
         x0, _ = predict(noisy(t), t)
         a, _, variance = posterior(alpha_bars[t - 1], alpha_bars[t])
-        a, variance, sigma2 = (per_image(c, x) for c in (a, variance, variances[t]))
+        a, variance, sigma2 = (per_image(c, x) for c in (a, variance, variances[t.to(variances.device)]))
         rate = rate + (end - first) * posterior_kl(x, x0, a, variance, sigma2).sum((1, 2, 3))
     t = torch.ones(len(x), dtype=torch.long)
     mean, _ = predict(noisy(t), t)  # of p(x_0 | x_1): at t = 1 the posterior's mean is its x_0

@@ -165,7 +165,7 @@ class DDPM(GenerativeModel):
         return diffusion.split(x_t, self.output(x_t, t), self.alpha_bars[t], self.config.prediction, clip=True)
 
     def variances(self) -> Tensor:
-        """sigma_t^2 of p(x_{t-1} | x_t) at index t = 1..T, (T + 1,) float64 on the CPU."""
+        """sigma_t^2 of p(x_{t-1} | x_t) at index t = 1..T, (T + 1,); from a filter in its dtype, on its device."""
         if self.filter and self.config.variance == "optimal":
             return diffusion.optimal_variances(self.alpha_bars, self.filter.errors(self.alpha_bars))
         return diffusion.variances(self.alpha_bars, "small" if self.config.variance == "small" else "large")
@@ -184,7 +184,7 @@ class DDPM(GenerativeModel):
             a, b, _ = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
             x = float(a) * x0 + float(b) * x
             if t > 1:
-                x = x + float(variances[t].sqrt()) * self.noise(rows)
+                x = x + variances[t].sqrt().to(x) * self.noise(rows)
         return x
 
     def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:

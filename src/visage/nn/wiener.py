@@ -122,8 +122,7 @@ class WienerFilter(nn.Module):
 
     def errors(self, abar: Tensor) -> Tensor:
         """c^2, the mean squared error of m over Gaussian images, at each a = sqrt(abar): (n,) for abar (n,) float64."""
-        variances, rest = (v.detach().to("cpu", torch.float64) for v in (self.variances, self.rest))
+        a2, sigma2 = (part.to(self.variances)[:, None] for part in (abar, 1 - abar))
+        left, left_rest = (v * sigma2 / (a2 * v + sigma2) for v in (self.variances, self.rest))
         dims, count = self.axes.shape
-        all_of_them = torch.cat([variances, rest.reshape(1)])
-        left = all_of_them * (1 - abar)[:, None] / (abar[:, None] * all_of_them + (1 - abar)[:, None])
-        return (left[:, :-1].sum(1) + (dims - count) * left[:, -1]) / dims
+        return (left.sum(1) + (dims - count) * left_rest[:, 0]) / dims
