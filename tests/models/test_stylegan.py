@@ -4,9 +4,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.decomposition import PCA
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.models.helpers import batch, generator, missing, step, train, uniform, unlabelled
+from tests.models.helpers import batch, generator, missing, portraits, step, train, uniform, unlabelled
 from visage.models import base
 from visage.models import stylegan as sg
 from visage.models.stylegan import StyleGAN, StyleGANConfig
@@ -22,6 +23,7 @@ SETTINGS = {
     "r1_every": 16,
     "path_every": 4,
     "mixing": 0.9,
+    "linear": False,
 }
 
 
@@ -487,3 +489,40 @@ def test_features_are_what_the_last_layer_weighs():
     logits = m.discriminator.out(m.features(x))[:, 0]
     torch.testing.assert_close(logits, m.discriminator(x))
     torch.testing.assert_close(logits, -m.ood_scores(x, generator())[m.discriminator_score])
+
+
+# --- Principal components
+
+
+def test_linear_maps_start_at_images_of_the_right_mean_and_covariance():
+    x = portraits(300).float()
+    m = model(linear=True, latent_dim=12, mixing=0.0)
+    m.initialize(unlabelled(x))
+    w = m.mapping(torch.randn(40_000, 12, generator=generator(8)))
+    with torch.no_grad():
+        drawn = m.synthesis(w[:, None].expand(-1, m.synthesis.layers, -1), m.noise).flatten(1)
+    mirrored = torch.cat([x, x.flip(3)]).flatten(1)
+    pca = PCA(12).fit(mirrored.numpy())
+    torch.testing.assert_close(drawn.mean(0), mirrored.mean(0), rtol=0, atol=0.02)
+    axes, variances = (torch.from_numpy(part).float() for part in (pca.components_, pca.explained_variance_))
+    along = (drawn - drawn.mean(0)) @ axes.T / variances.sqrt()
+    torch.testing.assert_close(along.T.cov(), torch.eye(12), rtol=0, atol=0.06)
+    torch.testing.assert_close(along * variances.sqrt() @ axes, drawn - drawn.mean(0), rtol=0, atol=1e-3)
+
+
+def test_the_linear_map_follows_the_code_that_is_decoded_and_truncated():
+    m = model(linear=True, mixing=0.0)
+    m.initialize(unlabelled(portraits(100).float()))
+    z = m.prior(3, generator())
+    expected = m.synthesis.linear(z).view(3, 3, 16, 16).clamp(-1, 1)  # the layers add no colour yet
+    torch.testing.assert_close(m.decode(z), expected)
+    m.w_avg.copy_(z[0])
+    torch.testing.assert_close(m.truncated(2, generator(), 0.0), expected[:1].expand(2, -1, -1, -1))
+
+
+def test_without_linear_maps_nothing_is_initialised_from_images():
+    m = model()
+    before = copy.deepcopy(m.state_dict())
+    m.initialize(unlabelled(portraits(50).float()))
+    assert m.initial_images == 1024
+    assert all(torch.equal(value, before[name]) for name, value in m.state_dict().items())

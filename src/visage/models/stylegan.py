@@ -30,6 +30,13 @@ Where we deviate:
   its betas to the power c. Here `train.lr_factors` are the factors, and both players share the betas.
 * Outside of training an image is judged by itself: D then sees the running mean of the spread of training batches, real
   and generated. In a batch whose size is not divisible by 4, 3 or 2, the spread is 0.
+* If `linear` is on, g adds a fixed linear map of w to the colours of its layers, which start at 0:
+
+      W C^-1/2 (w - w') + m,   W = U L^1/2
+
+  for images and their mirror images of mean m, principal axes U and variances L along them, and codes w = f(z) of mean
+  w' and covariance C. So g starts at images of the right mean and, along U, covariance, and f hardly moves afterwards.
+  With mixed codes, the map takes the first layer's. A training of a minute does not come near this from random weights.
 * `sample` draws new noise for each image, as training does; `decode` uses one fixed noise, so that an image is a
   function of its code. Both clamp images to [-1, 1], which the authors' code does when it saves them.
 """
@@ -49,7 +56,9 @@ from torch import Tensor, nn
 
 from visage.maths import noise as noises
 from visage.maths import ranks
+from visage.maths.principal import principal_axes
 from visage.models.base import NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Sampler, Step
+from visage.nn.affine import Affine
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ class StyleGANConfig:
     r1_every: Annotated[int, Ge(0)]  # steps from one R1 to the next; 0: never; the paper: 16
     path_every: Annotated[int, Ge(0)]  # steps from one path length penalty to the next; 0: never; the paper: 8
     mixing: Annotated[float, Ge(0), Le(1)]  # share of training images made from two codes; the paper: 0.9
+    linear: bool  # add a fixed linear map of w, that of principal components, to the colours
 
     def __post_init__(self) -> None:
         """Refuse settings that do not go together."""
@@ -77,6 +87,10 @@ PATH_WEIGHT = 2.0
 """The weight of eq. 4 in the authors' code, for y / side."""
 PATH_DECAY, W_DECAY, SPREAD_DECAY = 0.99, 0.995, 0.99
 """Decay rates of the running means of path lengths, of w and of the minibatches' spread."""
+LINEAR_IMAGES, LINEAR_CODES = 8192, 8192
+"""How many images, if there are so many, and how many codes the linear map is set from."""
+LEAST_SHARE = 1e-6
+"""The least variance of codes, relative to the largest, that the linear map takes for more than rounding."""
 PSIS = (1.0, 0.7, 0.5)
 """Truncations psi to show."""
 
@@ -227,6 +241,7 @@ class Synthesis(nn.Module):
         for i, o in pairwise(outs):
             self.convs += [styled(i, o, up=True), styled(o, o, up=False)]
         self.rgbs = nn.ModuleList(ToRGB(o, config.latent_dim) for o in outs)
+        self.linear = Affine(config.latent_dim, 3 * size * size) if config.linear else None
         self.sides = [4 << (i + 1) // 2 for i in range(len(self.convs))]
         self.layers = len(self.convs) + 1
 
@@ -244,7 +259,7 @@ class Synthesis(nn.Module):
             if i % 2 == 0:  # the last one at its resolution; the next one shares its w with the colours
                 rgb = self.rgbs[i // 2](x, ws[:, i + 1])
                 image = rgb + upsample(image) if i else rgb
-        return image
+        return image if self.linear is None else image + self.linear(ws[:, 0]).view_as(image)
 
 
 class Residual(nn.Module):
@@ -319,12 +334,30 @@ class StyleGAN(GenerativeModel):
     def __init__(self, config: StyleGANConfig, size: int) -> None:
         super().__init__()
         self.config = config
+        if config.linear:
+            self.initial_images = LINEAR_IMAGES
         self.mapping = Mapping(config)
         self.synthesis = Synthesis(config, size)
         self.discriminator = Discriminator(config, size)
         self.register_buffer("w_avg", torch.zeros(config.latent_dim))
         self.register_buffer("pl_mean", torch.zeros(()))
         self.register_buffer("noise", torch.randn(1, self.synthesis.noise_dim))
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch) -> None:
+        """Set the linear map, if there is one, from the images' principal components; the layers' colours are 0."""
+        if self.synthesis.linear is None:
+            return
+        found = principal_axes(batch.x, self.config.latent_dim)
+        g = torch.Generator().manual_seed(0)
+        w = self.mapping(noises.randn(LINEAR_CODES, (self.config.latent_dim,), g, batch.x.device))
+        variances, axes = (part.flip(-1) for part in torch.linalg.eigh(w.T.cov()))  # in falling order
+        whiten = (axes / variances.clamp(min=LEAST_SHARE * variances[0]).sqrt()).T
+        weight = found.axes * found.variances.sqrt() @ whiten
+        self.synthesis.linear.set(weight, found.mean - weight @ w.mean(0))
+        for name, parameter in self.synthesis.rgbs.named_parameters():
+            if name.endswith("conv.weight"):
+                parameter.zero_()
 
     def players(self) -> Map[str, Sequence[nn.Module]]:
         """The two opponents."""
