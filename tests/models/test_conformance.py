@@ -471,6 +471,7 @@ VARIANTS = {
     ],
     "autoencoder": [{"linear": False}],
     "bigan": [{"linear": False}],
+    "conditional_gan": [{"linear": False}],
     "wgan": [{"linear": False}],
     "wgan_gp": [{"blocks": "residual", "norm": "layer"}],
     "mae": [{"normalize_targets": True}],
