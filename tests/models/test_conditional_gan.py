@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from tests.models.helpers import generator, inputs_of, step, train, uniform
+from tests.models.helpers import generator, inputs_of, portraits, step, train, uniform
 from visage.maths.latents import slerp
 from visage.models import base
 from visage.models.conditional_gan import ConditionalGAN, ConditionalGANConfig, SpectralNorm, signs
@@ -12,7 +15,8 @@ NAMES = ("Male", "No_Beard", "Smiling")
 
 
 def config(**changes):
-    return ConditionalGANConfig(**{"attributes": NAMES, "latent_dim": 8, "embedding": 6, "width": 8} | changes)
+    small = {"attributes": NAMES, "latent_dim": 8, "embedding": 6, "width": 8, "linear": False}
+    return ConditionalGANConfig(**small | changes)
 
 
 def model(size=16, seed=0, **changes):
@@ -349,3 +353,89 @@ def test_features_are_what_the_last_layers_weigh():
     d, y = m.discriminator, torch.ones(5, len(m.attributes))
     opinion = (d.projection(y) * m.features(x)).sum(1) + d.psi(m.features(x))[:, 0]
     torch.testing.assert_close(opinion, -m.ood_scores(x, generator())[m.discriminator_score])
+
+
+# --- A linear map from attributes and principal components
+
+
+def started(n=400):
+    """A model with a linear map, in float64, and the n pairs, of images that depend on y, that it was started with."""
+    y = people(n).double()
+    x = (portraits(n).flatten(1) + y @ torch.randn(3, 768, generator=generator(6)).double() / 3).clamp(-1, 1)
+    m = model(linear=True).double()
+    m.initialize(base.Batch(x.view(-1, 3, 16, 16), y))
+    return m, x.view(-1, 3, 16, 16), y
+
+
+def fits(x, y):
+    """By scikit-learn, of images and their mirror images: regression on attributes and the PCA of what it leaves."""
+    x, y = torch.cat([x, x.flip(3)]).flatten(1).numpy(), signs(torch.cat([y, y])).numpy()
+    regression = LinearRegression().fit(y, x)
+    return regression, PCA(8, svd_solver="full").fit(x - regression.predict(y))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@torch.no_grad()
+def test_without_convolutions_images_are_those_of_regression_and_principal_components(training):
+    m, x, y = started()
+    m.train(training)
+    regression, pca = fits(x, y)
+    axes = torch.from_numpy(pca.components_ * np.sqrt(pca.explained_variance_)[:, None])
+    nobody = torch.zeros(8, 3).double()  # between all that attributes may be
+    images = m.generator(torch.eye(8).double(), nobody) - m.generator(torch.zeros(8, 8).double(), nobody)
+    turned = (images.flatten(1) * axes).sum(1).sign()  # of which an axis has two
+    z, asked = torch.randn(50, 8, generator=generator()).double(), signs(people(50)).double()
+    expected = torch.from_numpy(regression.predict(asked.numpy())) + z * turned @ axes
+    assert (expected.abs() > 1).any()
+    found = m.decode(torch.cat([z, asked], dim=1)).flatten(1)
+    torch.testing.assert_close(found, expected.clamp(-1, 1), atol=2e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_without_convolutions_draws_have_the_mean_and_the_covariance_of_what_regression_leaves():
+    m, x, y = started()
+    regression, pca = fits(x, y)
+    z = 8**0.5 * torch.cat([torch.eye(8), -torch.eye(8)]).double()  # moments of N(0, I)
+    asked = signs(people(1)).double().expand(16, -1)
+    images = m.generator.linear(torch.cat([z, asked], dim=1))  # not cut off
+    torch.testing.assert_close(images.mean(0), torch.from_numpy(regression.predict(asked[:1].numpy())[0]))
+    centred = (images - images.mean(0)) @ torch.from_numpy(pca.components_.T)
+    exact = torch.from_numpy(pca.explained_variance_ * (2 * len(x) - 1) / (2 * len(x)))
+    torch.testing.assert_close(centred.T @ centred / len(z), exact.diag(), atol=2e-2, rtol=2e-2)
+
+
+@torch.no_grad()
+def test_attributes_that_all_or_none_of_the_images_have_are_without_influence():
+    m, x, y = model(linear=True).double(), portraits(40), people(40).double()
+    y[:, 2] = 1
+    m.initialize(base.Batch(x, y))
+    expected, _ = fits(x, y)
+    torch.testing.assert_close(m.generator.linear.weight[:, 8:], torch.from_numpy(expected.coef_))
+    assert m.generator.linear.weight[:, 10].abs().max() < 1e-8
+
+
+@torch.no_grad()
+def test_a_new_model_with_the_weights_of_a_started_one_is_the_same():
+    m, _, _ = started()
+    other = model(seed=1, linear=True).double().eval()
+    other.load_state_dict(m.state_dict())
+    z = torch.randn(4, 11, generator=generator()).double()
+    assert torch.equal(other.decode(z), m.eval().decode(z))
+
+
+def test_the_convolutions_learn_and_the_linear_map_stays():
+    m, real = model(linear=True), batch()
+    m.initialize(real)
+    before = {name: value.clone() for name, value in m.generator.state_dict().items()}
+    train(m, [real] * 3)
+    for name, value in m.generator.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("linear."), name
+
+
+@torch.no_grad()
+def test_without_a_linear_map_the_first_images_do_not_matter():
+    one, other, real = model(), model(), batch()
+    one.initialize(real)
+    other.initialize(base.Batch(-real.x, real.y))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    assert one.initial_images == base.INITIAL_IMAGES < model(linear=True).initial_images

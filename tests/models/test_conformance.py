@@ -477,6 +477,8 @@ VARIANTS = {
     "autoencoder": [{"linear": False}],
     "latent_diffusion": [{"sampler": "ddim"}],
     "bigan": [{"linear": False}],
+    "conditional_gan": [{"linear": False}],
+    "wgan": [{"linear": False}],
     "wgan_gp": [{"blocks": "residual", "norm": "layer"}],
     "mae": [{"normalize_targets": True}],
     "cyclegan": [{"history": 0, "patch": 1}],

@@ -54,7 +54,7 @@ def test_clipping_leaves_ordinary_gradients_alone(run_config, images, recipe, st
     assert norm < config.train.clip_norm
 
 
-@pytest.mark.parametrize("recipe", ["vae", "autoencoder", "bigan"])
+@pytest.mark.parametrize("recipe", ["vae", "autoencoder", "bigan", "wgan", "conditional_gan"])
 def test_principal_components_are_part_of_the_small_recipes_alone(run_config, recipe):
     """The papers have no linear maps."""
     assert run_config(recipe, 64, "demo").settings["linear"]

@@ -1,11 +1,14 @@
 import dataclasses
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import nn
 
-from tests.models.helpers import batch, generator, parameters, step, train, uniform, unlabelled
+from tests.models.helpers import batch, generator, parameters, portraits, step, train, uniform, unlabelled
 from visage.models import base
 from visage.models.wgan import WGAN, ResidualBlock, WGANConfig
 from visage.training.plan import total_steps
@@ -19,6 +22,7 @@ CLIP = WGANConfig(
     norm="batch",
     latent_dim=8,
     width=8,
+    linear=False,
 )
 PENALTY = dataclasses.replace(CLIP, constraint="penalty", clip=0.0, penalty=10.0, norm="none")
 RESIDUAL = dataclasses.replace(PENALTY, blocks="residual", norm="layer", width=4)
@@ -356,3 +360,70 @@ def test_features_are_what_the_last_layer_weighs(config):
     torch.testing.assert_close(m.features(x) @ w, m.critic(x))
     torch.testing.assert_close(m.features(x) @ w, -m.ood_scores(x, generator())["critic"])
     assert not m.discriminator_score  # a critic that is sure still teaches
+
+
+# --- A linear map from principal components
+
+LINEAR = dataclasses.replace(CLIP, linear=True)
+
+
+def started(n=400, config=LINEAR):
+    """A model with a linear map, in float64, and the n images that it was started with."""
+    x = portraits(n)
+    m = model(config).double()
+    m.initialize(unlabelled(x))
+    return m, x
+
+
+@torch.no_grad()
+@ALL
+def test_without_convolutions_images_are_combinations_of_principal_components(config):
+    m, x = started(config=dataclasses.replace(config, linear=True))
+    m.eval()
+    pca = PCA(8, svd_solver="full").fit(torch.cat([x, x.flip(3)]).flatten(1).numpy())
+    axes = torch.from_numpy(pca.components_ * np.sqrt(pca.explained_variance_)[:, None])
+    images = m.decode(torch.eye(8).double()).flatten(1) - m.decode(torch.zeros(8, 8).double()).flatten(1)
+    signs = (images * axes).sum(1, keepdim=True).sign()  # of which an axis has two
+    z = torch.randn(50, 8, generator=generator()).double()
+    expected = torch.from_numpy(pca.mean_) + (z * signs.T) @ axes
+    assert (expected.abs() > 1).any()
+    torch.testing.assert_close(m.decode(z).flatten(1), expected.clamp(-1, 1), atol=2e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_without_convolutions_draws_have_the_mean_and_the_principal_variances_of_the_images():
+    m, x = started()
+    pca = PCA(8, svd_solver="full").fit(torch.cat([x, x.flip(3)]).flatten(1).numpy())
+    z = math.sqrt(8) * torch.cat([torch.eye(8), -torch.eye(8)]).double()  # moments of N(0, I)
+    images = m.generator.layers(z).flatten(1) + m.generator.linear(z)  # not cut off
+    torch.testing.assert_close(images.mean(0), torch.from_numpy(pca.mean_), atol=1e-5, rtol=0)
+    centred = (images - images.mean(0)) @ torch.from_numpy(pca.components_.T)
+    exact = torch.from_numpy(pca.explained_variance_ * (2 * len(x) - 1) / (2 * len(x)))
+    torch.testing.assert_close(centred.T @ centred / len(z), exact.diag(), atol=2e-2, rtol=2e-2)
+
+
+@torch.no_grad()
+def test_a_new_model_with_the_weights_of_a_started_one_is_the_same():
+    m, _ = started()
+    other = model(LINEAR, seed=1).double().eval()
+    other.load_state_dict(m.state_dict())
+    z = torch.randn(4, 8, generator=generator()).double()
+    assert torch.equal(other.decode(z), m.eval().decode(z))
+
+
+def test_the_convolutions_learn_and_the_linear_map_stays():
+    m, real = model(dataclasses.replace(PENALTY, linear=True)), batch()
+    m.initialize(real)
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    train(m, [real] * 3)
+    for name, value in m.state_dict().items():
+        assert torch.equal(value, before[name]) == (".linear." in name), name
+
+
+@torch.no_grad()
+def test_without_a_linear_map_nothing_depends_on_the_first_images():
+    m = model(CLIP)
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    m.initialize(batch())
+    assert all(torch.equal(value, before[name]) for name, value in m.state_dict().items())
+    assert m.initial_images == base.INITIAL_IMAGES < model(LINEAR).initial_images
