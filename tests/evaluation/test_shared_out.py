@@ -29,7 +29,8 @@ VAE = replace(
     model="vae",
     settings={
         "beta": 1.0, "likelihood": "gaussian", "sigma": 0, "latent_dim": 4, "width": 8, "max_width": 8, "dropout": 0.0,
-        "activation": "silu", "kl_warmup": 0.0, "linear": True,
+        "activation": "silu", "slope": 0.2, "norm": "group", "kernel": 4, "bottom": 4,
+        "ending": "convolution", "output": "linear", "kl_warmup": 0.0, "linear": True,
     },
 )  # fmt: skip
 EVALUATE = f"runs/{VAE.name}/evaluate"

@@ -22,6 +22,12 @@ SMALL = VAEConfig(
     max_width=16,
     dropout=0.0,
     activation="silu",
+    slope=0.2,
+    norm="group",
+    kernel=4,
+    bottom=4,
+    ending="convolution",
+    output="linear",
     kl_warmup=0.0,
     linear=False,
 )
@@ -50,6 +56,10 @@ def gradients(m, s=None):
         ({"width": 32, "max_width": 16}, "max_width"),
         ({"linear": True, "likelihood": "laplace"}, "linear"),
         ({"linear": True, "likelihood": "bernoulli"}, "linear"),
+        ({"output": "sigmoid", "likelihood": "bernoulli"}, "output"),
+        ({"output": "sigmoid", "likelihood": "discretized_logistic"}, "output"),
+        ({"output": "sigmoid", "linear": True}, "output"),
+        ({"ending": "cropped", "kernel": 4}, "kernel"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes, says):
@@ -76,6 +86,12 @@ def test_parameter_counts(size, changes, millions):
     with torch.device("meta"):
         m = VAE(dataclasses.replace(SMALL, **changes), size)
     assert sum(p.numel() for p in m.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+@pytest.mark.parametrize(("bottom", "size"), [(2, 4), (4, 8), (8, 16), (8, 48)])
+def test_images_are_halved_twice_at_least(bottom, size):
+    with pytest.raises(ValueError, match=f"down to {bottom} pixels, choose a power of two from {4 * bottom} on"):
+        model(bottom=bottom, size=size)
 
 
 def test_the_one_player_holds_every_parameter():
@@ -161,6 +177,162 @@ def test_a_learned_sigma_has_a_floor(likelihood):
     with torch.no_grad():
         p.shift.fill_(-50.0)
     assert p.log_sigma().exp().item() == pytest.approx(1 / 256)
+
+
+# --- Networks of other implementations
+
+
+MSE = {
+    "beta": 1.2, "sigma": math.sqrt(0.5), "latent_dim": 128, "width": 32, "max_width": 512, "activation": "leaky_relu",
+    "slope": 0.01, "norm": "none", "kernel": 3, "ending": "transposed", "output": "sigmoid",
+}  # fmt: skip
+LARGE = {
+    "likelihood": "bernoulli", "latent_dim": 200, "width": 32, "max_width": 64, "dropout": 0.2,
+    "activation": "leaky_relu", "slope": 0.001, "norm": "batch", "kernel": 3, "bottom": 8, "ending": "cropped",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "size", "changes"), [("vae_mse", 64, MSE), ("vae_128", 128, LARGE)])
+@pytest.mark.parametrize("scale", ["demo", "full"])
+def test_recipes_have_these_networks(run_config, recipe, size, changes, scale):
+    settings = run_config(recipe, size, scale).settings
+    assert settings == dataclasses.asdict(dataclasses.replace(SMALL, **changes)) | {"sigma": settings["sigma"]}
+    assert settings["sigma"] == pytest.approx(changes.get("sigma", 0), abs=1e-8)
+
+
+@pytest.mark.parametrize(("recipe", "size", "epochs"), [("vae_mse", 64, 15), ("vae_128", 128, 50)])
+def test_recipes_train_for_so_many_epochs_of_celeba(run_config, recipe, size, epochs):
+    train = run_config(recipe, size, "full").train
+    assert train.kimg == pytest.approx(epochs * 162.770)
+    assert (train.lr, train.lr_schedule, train.ema_decay) == (0.001, "constant", 0)
+
+
+def conv(i, o, bias=True):
+    return 9 * i * o + o * bias
+
+
+def linear(i, o):
+    return i * o + o
+
+
+@pytest.mark.parametrize(("bottom", "channels"), [(4, [32, 64, 128, 256]), (2, [32, 64, 128, 256, 512])])
+def test_parameters_and_shapes_of_vae_mse_by_hand(bottom, channels):
+    m = model(size=64, **MSE | {"bottom": bottom})
+    ends = list(zip([3, *channels[:-1]], channels, strict=True))
+    code = channels[-1] * bottom**2
+    expected = sum(conv(i, o) for i, o in ends) + linear(code, 2 * 128)
+    expected += linear(128, code) + sum(conv(o, i) for i, o in ends)  # the mirror
+    assert sum(p.numel() for p in m.parameters()) == expected
+    assert [tuple(part[0].weight.shape) for part in m.encoder.down] == [(o, i, 3, 3) for i, o in ends]
+    with torch.no_grad():
+        assert m.encoder.down(torch.zeros(2, 3, 64, 64)).shape == (2, channels[-1], bottom, bottom)
+        assert sides(m) == [bottom << k for k in range(len(channels) + 1)]
+        assert m.decoder(torch.zeros(2, 128)).shape == (2, 3, 64, 64)
+
+
+def test_parameters_and_shapes_of_vae_128_by_hand():
+    m = model(size=128, **LARGE)
+    ends = [(3, 32), (32, 64), (64, 64), (64, 64)]
+    expected = sum(conv(i, o, bias=False) + 2 * o for i, o in ends) + linear(64 * 8 * 8, 2 * 200)
+    expected += linear(200, 64 * 8 * 8) + sum(conv(o, i, bias=False) + 2 * i for i, o in ends[1:]) + conv(32, 3)
+    assert sum(p.numel() for p in m.parameters()) == expected
+    with torch.no_grad():
+        assert m.encoder.down(torch.zeros(2, 3, 128, 128)).shape == (2, 64, 8, 8)
+        assert sides(m) == [8, 17, 33, 65, 129]
+        assert m.decoder(torch.zeros(2, 200)).shape == (2, 3, 128, 128)
+
+
+def sides(m):
+    """Of the decoder's feature maps."""
+    h, found = m.decoder.stem(torch.zeros(2, m.config.latent_dim)), []
+    for layer in m.decoder.up:
+        h = layer(h)
+        found.append(h.shape[-1])
+    return found
+
+
+@torch.no_grad()
+def test_what_is_cropped_is_the_last_row_and_the_last_column():
+    m = model(size=128, **LARGE).eval()
+    m.decoder.up[-1].register_forward_hook(lambda *_: torch.arange(2 * 3 * 129 * 129).reshape(2, 3, 129, 129))
+    rows, columns = torch.arange(128)[:, None] * 129, torch.arange(128)
+    torch.testing.assert_close(m.decoder(torch.zeros(2, 200))[0, 0], (rows + columns).float())
+
+
+@torch.no_grad()
+def test_transposed_convolutions_mirror_those_of_the_encoder():
+    """Each is the transpose, as a linear map, of a convolution from the larger side to the smaller one."""
+    up = model(size=64, **MSE).decoder.up[-1].double()
+    x, y = (torch.randn(1, *shape, generator=generator()).double() for shape in ((3, 64, 64), (32, 32, 32)))
+    down = torch.nn.functional.conv2d(x, up.weight, stride=2, padding=1)
+    torch.testing.assert_close((down * y).sum(), (x * (up(y) - up.bias[:, None, None])).sum())
+
+
+@pytest.mark.parametrize("eps", [0.0, 1.0])
+def test_loss_of_vae_mse_is_the_squared_error_and_more_of_the_rate(eps, monkeypatch):
+    m, x = model(size=64, **MSE), smooth(3, size=64)
+    monkeypatch.setattr("visage.maths.noise.normal", lambda shape, *_: torch.full(shape, eps))
+    monkeypatch.setattr("visage.maths.noise.uniform", lambda shape, *_: torch.full(shape, 0.5))
+    loss, terms = m.loss(unlabelled(x), step())
+    with torch.no_grad():
+        y = (pixels.levels(x) + 0.5) / 256
+        mu, logvar = m.encoder(2 * y - 1)
+        mean = torch.sigmoid(m.decoder.up(m.decoder.stem(mu + eps * (0.5 * logvar).exp())))  # in [0, 1]
+        squared = (y - mean).double().square().sum((1, 2, 3)).mean().item()
+        kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1).mean().item()
+    constant = 3 * 64 * 64 * (0.5 * math.log(math.pi) + math.log(256))
+    assert loss.item() == pytest.approx(squared + 1.2 * kl + constant, abs=0.05)
+    assert terms["squared_error"].item() == pytest.approx(squared, abs=0.05)
+    assert terms["rate"].item() == pytest.approx(kl, rel=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5])
+def test_squared_errors_are_logged_where_sigma_is_fixed(sigma):
+    m, x = model(sigma=sigma), smooth(3)
+    _, terms = m.loss(unlabelled(x), step(seed=4))
+    again = step(seed=4)
+    with torch.no_grad():
+        y = (pixels.levels(x) + torch.rand(x.shape, generator=again.generator)) / 256
+        mu, logvar = m.encoder(2 * y - 1)
+        mean = (m.decoder(mu + (logvar / 2).exp() * torch.randn(mu.shape, generator=again.generator)) + 1) / 2
+    expected = (y - mean).square().sum((1, 2, 3)).mean()
+    torch.testing.assert_close(terms["squared_error"], expected, rtol=1e-3, atol=0)
+    for other in ({}, {"likelihood": "laplace", "sigma": sigma}):
+        assert "squared_error" not in model(**other).loss(unlabelled(x), step())[1]
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+@torch.no_grad()
+def test_a_sigmoid_has_the_mean_between_black_and_white(likelihood):
+    m = model(likelihood=likelihood, output="sigmoid").eval()
+    m.decoder.up[-1].weight.zero_()
+    for logit, mean in ((0.0, 0.5), (math.log(3.0), 0.75), (-50.0, 0.0), (50.0, 1.0)):
+        m.decoder.up[-1].bias.fill_(logit)
+        y = (m.decoder(torch.zeros(2, 8)) + 1) / 2
+        torch.testing.assert_close(y, torch.full((2, 3, 16, 16), mean))
+
+
+@pytest.mark.parametrize("slope", [0.001, 0.2])
+@torch.no_grad()
+def test_slope_is_that_of_negative_activations(slope):
+    activation = model(activation="leaky_relu", slope=slope).encoder.down[0][2]
+    torch.testing.assert_close(activation(torch.tensor([-2.0, 3.0])), torch.tensor([-2 * slope, 3.0]))
+
+
+@torch.no_grad()
+def test_batch_normalisation_looks_at_the_batch_in_training_alone():
+    m, x = model(norm="batch"), smooth(6)
+    together, alone = m.encode(x)[:2], m.encode(x[:2])
+    assert (together - alone).abs().max() > 0.01
+    m.eval()
+    torch.testing.assert_close(m.encode(x)[:2], m.encode(x[:2]))
+
+
+def test_without_normalisation_every_convolution_has_a_bias():
+    for norm, biased in (("none", True), ("batch", False), ("group", False)):
+        m = model(norm=norm)
+        blocks = [*m.encoder.down, *m.decoder.up[1:-1]]
+        assert {part[0].bias is not None for part in blocks} == {biased}
 
 
 # --- Warm-up

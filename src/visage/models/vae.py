@@ -16,8 +16,12 @@ Where we deviate:
   D log 256 nats are subtracted to bound the probability of the 8-bit image; q may condition on y01, so the encoder sees
   the same u. The discretized logistic is a distribution over the 256 values and needs neither. The Bernoulli surrogate
   of many implementations (binary cross-entropy with real targets) bounds nothing; it is included for comparison.
-* Convolutions instead of the paper's perceptrons, with group normalisation: batch normalisation would make an image's
-  bound depend on the rest of its batch.
+* Convolutions instead of the paper's perceptrons, with group normalisation. With batch normalisation an image's bound
+  depends in training on the rest of its batch, so that the loss is no sum over images, and evaluation has other
+  statistics than the loss had; there, it is a bound of each image alone, and as valid as any.
+* Many implementations have other networks: kernels of 3, a smallest feature map of 2x2 or 8x8, batch normalisation or
+  none, a sigmoid. `kernel`, `bottom`, `norm`, `slope`, `ending` and `output` lead there. Their sum of squared errors is
+  a Gaussian's distortion with sigma^2 = 1/2, up to a constant: -log N(y; m, 1/2) = (y - m)^2 + log(pi) / 2.
 * beta_t rises from 0 to beta over the first share `kl_warmup` of the training, so that codes do not remain unused.
 * If `linear` is on, each network is a linear map plus convolutions that start at 0: mu(x) = V (x - m) + conv(x) and
   decoder(z) = W z + m + conv(z). With the convolutions at 0 this is probabilistic PCA (Tipping & Bishop 1999, J. R.
@@ -33,6 +37,7 @@ Where we deviate:
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -64,7 +69,13 @@ class VAEConfig:
     width: Annotated[int, Ge(8), MultipleOf(8)]  # channels at half the image size; doubled at every halving
     max_width: Annotated[int, Ge(8), MultipleOf(8)]  # the limit of that doubling
     dropout: Annotated[float, Ge(0), Lt(1)]  # share of the activations zeroed after each block, in training
-    activation: Literal["silu", "leaky_relu"]  # leaky_relu with slope 0.2
+    activation: Literal["silu", "leaky_relu"]
+    slope: Annotated[float, Ge(0), Lt(1)]  # of leaky_relu below 0
+    norm: Literal["group", "batch", "none"]  # after each convolution of stride 2; group: 8 groups of channels
+    kernel: Literal[3, 4]  # side of the kernels of convolutions of stride 2
+    bottom: Literal[2, 4, 8]  # side of the smallest feature maps in pixels
+    ending: Literal["convolution", "transposed", "cropped"]  # of the decoder: see there
+    output: Literal["linear", "sigmoid"]  # how the decoder's last layer becomes the mean of a density of y01
     kl_warmup: Annotated[float, Ge(0), Le(1)]  # share of the training over which beta_t rises from 0; 0: it is beta
     linear: bool  # add fixed linear maps, those of principal components, to encoder and decoder
 
@@ -79,6 +90,15 @@ class VAEConfig:
                 f"linear=true has no meaning for likelihood={self.likelihood}, as principal components suit Gaussian "
                 "noise: set linear to false"
             )
+        if self.output == "sigmoid" and self.likelihood not in ("gaussian", "laplace"):
+            raise ValueError(
+                f"output=sigmoid has no meaning for likelihood={self.likelihood}, whose means are made from the "
+                "decoder's output in its own way: set output to linear"
+            )
+        if self.output == "sigmoid" and self.linear:
+            raise ValueError("output=sigmoid bends what linear=true adds to the decoder's output: set one of them off")
+        if self.ending == "cropped" and self.kernel != 3:
+            raise ValueError(f"ending=cropped leaves nothing to crop for kernel={self.kernel}: set kernel to 3")
         if self.max_width < self.width:
             raise ValueError(f"max_width={self.max_width} < width={self.width}: set it to {self.width} or more")
 
@@ -127,6 +147,11 @@ class Density(nn.Module):
         """Make a learned scale the root of this variance, in the unit of h, or the smallest one that is allowed."""
         log_sigma = (0.5 * variance.log() - math.log(2)).clamp(min=math.log(SIGMA_MIN))
         self.shift.fill_((log_sigma - self.start) / SIGMA_SPEED)
+
+    def squared_error(self, distortion: Tensor, dims: int) -> Tensor:
+        """The sum of squared errors in y01 that a Gaussian's distortion of so many dimensions stands for."""
+        nats = distortion - pixels.quantization_nats(dims) - dims * (self.log_sigma() + 0.5 * math.log(2 * math.pi))
+        return 2 * (2 * self.log_sigma()).exp() * nats
 
     def observe(self, x: Tensor, u: Tensor) -> Tensor:
         """y01, stretched to [-1, 1) for the encoder, of x in [-1, 1] and u in [0, 1), all (B, 3, S, S)."""
@@ -192,16 +217,26 @@ def likelihood(config: VAEConfig) -> Density | DiscretizedLogistic:
 
 
 def widths(config: VAEConfig, size: int) -> list[int]:
-    """Channels after each halving, from size / 2 down to 4 pixels."""
-    if size < 16 or size & (size - 1):
-        raise ValueError(f"size {size}: the VAE halves images down to 4 pixels, choose a power of two from 16 on")
-    return [min(config.width << i, config.max_width) for i in range(size.bit_length() - 3)]
+    """Channels after each halving, from size / 2 down to `bottom` pixels."""
+    bottom = config.bottom
+    if size < 4 * bottom or size & (size - 1):
+        raise ValueError(
+            f"size {size}: the VAE halves images down to {bottom} pixels, choose a power of two from {4 * bottom} on"
+        )
+    return [min(config.width << i, config.max_width) for i in range(size.bit_length() - bottom.bit_length())]
 
 
 def block(conv: nn.Conv2d | nn.ConvTranspose2d, config: VAEConfig) -> nn.Sequential:
-    """Convolution, group normalisation, activation, dropout."""
-    activation = nn.SiLU() if config.activation == "silu" else nn.LeakyReLU(0.2)
-    return nn.Sequential(conv, nn.GroupNorm(8, conv.out_channels), activation, nn.Dropout(config.dropout))
+    """Convolution, normalisation, activation, dropout."""
+    match config.norm:
+        case "group":
+            norm: nn.Module = nn.GroupNorm(8, conv.out_channels)
+        case "batch":
+            norm = nn.BatchNorm2d(conv.out_channels)
+        case "none":
+            norm = nn.Identity()
+    activation = nn.SiLU() if config.activation == "silu" else nn.LeakyReLU(config.slope)
+    return nn.Sequential(conv, norm, activation, nn.Dropout(config.dropout))
 
 
 class Encoder(nn.Module):
@@ -211,9 +246,10 @@ class Encoder(nn.Module):
         super().__init__()
         outs = widths(config, size)
         ins = [3, *outs[:-1]]
-        convs = [nn.Conv2d(i, o, 4, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
+        bias = config.norm == "none"  # a normalisation would subtract it again
+        convs = [nn.Conv2d(i, o, config.kernel, 2, 1, bias=bias) for i, o in zip(ins, outs, strict=True)]
         self.down = nn.Sequential(*(block(conv, config) for conv in convs))
-        self.head = nn.Linear(outs[-1] * 4 * 4, 2 * config.latent_dim)
+        self.head = nn.Linear(outs[-1] * config.bottom**2, 2 * config.latent_dim)
         self.linear = Affine(3 * size * size, config.latent_dim) if config.linear else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,25 +260,51 @@ class Encoder(nn.Module):
         return mu, logvar.clamp(*LOGVAR)
 
 
+def doubling(ins: int, outs: int, config: VAEConfig, *, first: bool = False, bias: bool = False) -> nn.ConvTranspose2d:
+    """A transposed convolution that doubles sides; `first`: those of the smallest feature maps."""
+    cropped = config.ending == "cropped"
+    return nn.ConvTranspose2d(
+        ins,
+        outs,
+        config.kernel,
+        stride=2,
+        padding=0 if cropped and first else 1,
+        output_padding=1 if config.kernel == 3 and not cropped else 0,
+        bias=bias or config.norm == "none",
+    )
+
+
 class Decoder(nn.Module):
-    """(B, latent_dim) to the likelihood's parameters h, (B, channels, S, S)."""
+    """(B, latent_dim) to the likelihood's parameters h, (B, channels, S, S).
+
+    Transposed convolutions double the side, in blocks like the encoder's. What comes last, without normalisation and
+    activation, is a convolution at the image's size, or else (`transposed`, `cropped`) the last of the transposed ones.
+    To make 2 n of n, one with a kernel of 3 has one more row and column at the end. With `cropped` none has: the first
+    one, without padding, makes 2 n + 1 of n, the others 2 n - 1, which is 8, 17, 33, 65, 129 for images of 128 pixels,
+    and the last row and column are cut off.
+    """
 
     def __init__(self, config: VAEConfig, size: int, channels: int) -> None:
         super().__init__()
+        self.size, self.sigmoid = size, config.output == "sigmoid"
         ins = widths(config, size)[::-1]
-        outs = [*ins[1:], config.width]
-        self.stem = nn.Linear(config.latent_dim, ins[0] * 4 * 4)
-        convs = [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False) for i, o in zip(ins, outs, strict=True)]
+        self.stem = nn.Linear(config.latent_dim, ins[0] * config.bottom**2)
+        convs = [doubling(i, o, config, first=k == 0) for k, (i, o) in enumerate(pairwise(ins))]
+        if config.ending == "convolution":
+            convs.append(doubling(ins[-1], config.width, config))
+            end: nn.Module = nn.Conv2d(config.width, channels, 3, padding=1)
+        else:
+            end = doubling(ins[-1], channels, config, bias=True)
         self.up = nn.Sequential(
-            nn.Unflatten(1, (ins[0], 4, 4)),
-            *(block(conv, config) for conv in convs),
-            nn.Conv2d(config.width, channels, 3, padding=1),
+            nn.Unflatten(1, (ins[0], config.bottom, config.bottom)), *(block(conv, config) for conv in convs), end
         )
         self.linear = Affine(config.latent_dim, channels * size * size) if config.linear else None
 
     def forward(self, z: Tensor) -> Tensor:
         """Return h in float32."""
-        h: Tensor = self.up(self.stem(z)).float()
+        h: Tensor = self.up(self.stem(z)).float()[..., : self.size, : self.size]
+        if self.sigmoid:
+            h = 2 * torch.sigmoid(h) - 1
         return h if self.linear is None else h + self.linear(z).view_as(h)
 
 
@@ -316,6 +378,8 @@ class VAE(GenerativeModel):
             terms["elbo"] = -distortion - rate
         if isinstance(self.likelihood, Density):
             terms["sigma"] = self.likelihood.log_sigma().exp()
+            if self.config.likelihood == "gaussian" and self.config.sigma:
+                terms["squared_error"] = self.likelihood.squared_error(distortion, x[0].numel())
         return distortion + beta * rate, {name: term.detach() for name, term in terms.items()}
 
     def parts(self, x: Tensor, u: Tensor, eps: Tensor) -> Bound:
