@@ -156,7 +156,8 @@ class Generator(nn.Module):
         h: Tensor = self.layers(torch.cat([z, self.embed(y)], dim=1)).float()
         if self.linear is None:
             return torch.tanh(h)
-        return (h + self.linear(torch.cat([z, y], dim=1)).view_as(h)).clamp(-1, 1)
+        added: Tensor = self.linear(torch.cat([z, y], dim=1))
+        return (h + added.view_as(h)).clamp(-1, 1)
 
 
 class Discriminator(nn.Module):

@@ -51,6 +51,7 @@ TERMS = {
     "loss": ("Loss", "loss of each player, and of each penalty"),
     "rate": ("Rate (KL)", "nats per image"),
     "distortion": ("Distortion (reconstruction)", "nats per image"),
+    "squared_error": ("Squared error", "sum per image, pixels in [0, 1]"),
     "grad_norm": ("Gradient norm", "L2 norm before clipping"),
 }
 """Titles and units of the terms that every model's history has or many share; others go by their names."""
@@ -83,7 +84,7 @@ def terms(history: pd.DataFrame) -> dict[str, list[str]]:
     for column in history.columns:
         if column not in ("step", "kimg", "lr") and history[column].notna().any():
             found.setdefault(column.rpartition("/")[2], []).append(column)
-    order = {"loss": 0, "distortion": 1, "rate": 2, "grad_norm": 9}
+    order = {"loss": 0, "squared_error": 1, "distortion": 2, "rate": 3, "grad_norm": 9}
     return dict(sorted(found.items(), key=lambda item: order.get(item[0], 5)))
 
 
