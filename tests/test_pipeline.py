@@ -32,6 +32,7 @@ SETTINGS = {
     "attribute_network.kimg": 0.2,
     "train.batch_size": 16,
     "train.snapshots": 2,
+    "recipes.vae.demo.train.warmup_kimg": 0,
     "recipes.beta_vae.demo.train.kimg": 0.16,
     "recipes.autoencoder.demo.train.kimg": 0.16,
     "recipes.latent_diffusion.demo.train.kimg": 0.16,

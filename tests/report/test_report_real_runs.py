@@ -25,7 +25,7 @@ DDPM = replace(
     recipe="ddpm",
     model="ddpm",
     settings=LATENT_DIFFUSION.settings
-    | {"schedule": "cosine", "variance": "large", "sampler": "ddim", "bound_terms": 4, "patch": 2},
+    | {"schedule": "cosine", "filter_axes": 0, "variance": "large", "sampler": "ddim", "bound_terms": 4, "patch": 2},
     first_stage=None,
 )
 DERIVED = [name for name in SETS if name != "rare"]
