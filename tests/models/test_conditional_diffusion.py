@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from sklearn.linear_model import LinearRegression
 from torch import nn
 
 from tests.models.helpers import (
@@ -342,12 +343,18 @@ def test_guiding_a_residual_is_guiding_the_image():
     m, b = model(live=True, prediction="residual", filter_axes=50), batch(4)
     m.initialize(b)
     t = torch.tensor([100, 300, 600, 900])
-    guess = m.filter(b.x, *diffusion.scales(m.alpha_bars[t], b.x))
-    given, null = (m.denoiser(guess.inputs, t.float(), b.y, torch.full((4,), known)) for known in (True, False))
-    assert (given - null).abs().max() > 1e-3
-    expected = guess.m + guess.c * (3 * given - 2 * null)
-    torch.testing.assert_close(m.guided(b.x, t, b.y, 2.0), expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(m.predict(b.x, t, b.y, 2.0)[0], expected.clamp(-1, 1), rtol=0, atol=1e-4)
+    a, sigma = diffusion.scales(m.alpha_bars[t], b.x)
+    images = []
+    for known in (True, False):
+        shift = m.shift(2 * b.y - 1).view_as(b.x) if known else torch.zeros_like(b.x)
+        guess = m.filter(b.x - a * shift, a, sigma)
+        m_of_y = guess.m + shift
+        seen = torch.cat([(b.x - a * m_of_y) / sigma, m_of_y], dim=1)
+        images.append(m_of_y + guess.c * m.denoiser(seen, t.float(), b.y, torch.full((4,), known)))
+    assert (images[0] - images[1]).abs().max() > 1e-3
+    expected = 3 * images[0] - 2 * images[1]
+    torch.testing.assert_close(m.guided(b.x, t, b.y, 2.0), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(m.predict(b.x, t, b.y, 2.0)[0], expected.clamp(-1, 1), rtol=1e-4, atol=1e-3)
     assert torch.equal(m.rows, b.y.repeat(256, 1))
 
 
@@ -362,3 +369,19 @@ def test_the_loss_of_a_residual_is_1_while_the_network_adds_nothing():
     assert loss.item() == pytest.approx(1, rel=0.1)
     assert terms["error_over_filter"].item() == pytest.approx(1)
     assert asked[0][0].shape == (1000, 6, 16, 16)
+
+
+def test_a_filter_alone_draws_images_around_the_regression_on_their_attributes():
+    g = generator(4)
+    y = torch.randint(0, 2, (1200, 3), generator=g).float()
+    effects = 0.2 * torch.randn(3, 3, 16, 16, generator=g)
+    x = 0.1 + 0.1 * torch.randn(1200, 3, 16, 16, generator=g) + torch.einsum("na,achw->nchw", y - 0.5, effects)
+    m = model(prediction="residual", filter_axes=768, sampler="dpm_solver", sampling_steps=25, guidance=0.0)
+    m.initialize(base.Batch(x, y))
+    regression = LinearRegression().fit(y.numpy(), ((x + x.flip(3)) / 2).flatten(1).numpy())
+    for asked in torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]):
+        drawn = m.sample_given(asked.expand(400, -1), generator()).mean(0)
+        expected = torch.from_numpy(regression.predict(asked[None].numpy())).view(3, 16, 16)
+        torch.testing.assert_close(drawn, expected, rtol=0, atol=0.05)
+    mean = m.ddim(m.prior(400, generator()).view(-1, 3, 16, 16), m.predict).mean(0)  # without attributes
+    torch.testing.assert_close(mean, ((x + x.flip(3)) / 2).mean(0), rtol=0, atol=0.05)

@@ -22,11 +22,13 @@ Where we deviate:
 * `prediction: v` lets the network predict v (Salimans & Ho 2022, arXiv:2202.00512), which shows faces sooner. Given
   x_t it is linear in eps, so that guiding v is guiding eps. The guided guess at the image is clipped to [-1, 1].
 * `prediction: residual` lets it learn what a linear filter leaves of the image, which is quicker still: see
-  `visage.nn.wiener`. The filter knows no attributes. The logged `error_over_filter` says how much the network adds.
+  `visage.nn.wiener`. For a given y, the filter's mean is the mean face of y as far as it is linear in y, the
+  least-squares regression of training images and their mirror images on their attributes; its covariance is that of
+  all images. The logged `error_over_filter` says how much the network adds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -36,7 +38,9 @@ from annotated_types import Ge, Gt, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
 from visage.maths import diffusion, noise, samplers
+from visage.maths.regression import regression
 from visage.models.base import INITIAL_IMAGES, Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Step
+from visage.nn.affine import Affine
 from visage.nn.unet import UNet
 from visage.nn.wiener import LinearGuess, WienerFilter, check_axes
 
@@ -133,6 +137,7 @@ class ConditionalDiffusion(GenerativeModel):
         self.likelihood_calls = config.bound_terms
         self.sample_calls = config.sampling_steps * (2 if config.guidance else 1)
         self.filter = WienerFilter(3, size, config.filter_axes) if config.prediction == "residual" else None
+        self.shift = Affine(len(config.attributes), 3 * size * size) if self.filter else None
         self.denoiser = Denoiser(config, size)
         # this is not a buffer, so that it stays float64 and on the CPU, where samplers count t
         self.alpha_bars = diffusion.alpha_bars(diffusion.cosine_betas(config.timesteps))
@@ -156,11 +161,13 @@ class ConditionalDiffusion(GenerativeModel):
     def initialize(self, batch: Batch) -> None:
         """Keep rows of training attributes as q(y) for `sample`; where there are too few, they are repeated.
 
-        The filter, if there is one, is taken from the images without their attributes: the network learns those.
+        The filter, if there is one, is taken from all images, and its shift for y from a regression on attributes.
         """
         self.rows.copy_(batch.y[torch.arange(len(self.rows), device=batch.y.device) % len(batch.y)])
-        if self.filter:
+        if self.filter and self.shift:
             self.filter.fit(batch.x)
+            M, m = regression(2 * batch.y - 1, ((batch.x + batch.x.flip(3)) / 2).flatten(1))
+            self.shift.set(M, m - self.filter.mean)
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Algorithm 1: each image has its own random time, and an independent draw decides if it loses its y."""
@@ -171,7 +178,7 @@ class ConditionalDiffusion(GenerativeModel):
         a, sigma = diffusion.from_tables(self.tables, t, x0)
         x_t = diffusion.diffuse(x0, eps, a, sigma)
         if self.filter:
-            guess: LinearGuess = self.filter(x_t, a, sigma)
+            guess = self.guess(x_t, a, sigma, batch.y, known)
             return guess.loss(self.denoiser(guess.inputs, self.time(t, x_t), batch.y, known), x0)
         target = eps if self.config.prediction == "epsilon" else diffusion.velocity(x0, eps, a, sigma)
         output = self.output(x_t, t, batch.y, known)
@@ -183,10 +190,18 @@ class ConditionalDiffusion(GenerativeModel):
         Of a residual, the image with it, which is linear in the residual: guiding the one is guiding the other.
         """
         if self.filter:
-            guess: LinearGuess = self.filter(x_t, *diffusion.scales(self.alpha_bars[t], x_t))
+            guess = self.guess(x_t, *diffusion.scales(self.alpha_bars[t], x_t), y, known)
             return guess.image(self.denoiser(guess.inputs, self.time(t, x_t), y, known))
         prediction: Tensor = self.denoiser(x_t, self.time(t, x_t), y, known)
         return prediction
+
+    def guess(self, x_t: Tensor, a: Tensor, sigma: Tensor, y: Tensor, known: Tensor) -> LinearGuess:
+        """What the filter says of x_t, of images around the mean face of y (B, A) where known (B,) is True."""
+        assert self.filter
+        assert self.shift
+        shift = torch.where(known[:, None], self.shift(2 * y - 1), 0.0).view_as(x_t)
+        guess: LinearGuess = self.filter(x_t - a * shift, a, sigma)
+        return replace(guess, m=guess.m + shift)
 
     def time(self, t: Tensor, x_t: Tensor) -> Tensor:
         """The time that the network receives for t (B,): 1000 t / T, on the device of x_t."""

@@ -43,6 +43,7 @@ from torch.nn.utils import parametrize
 
 from visage.maths import noise
 from visage.maths.principal import principal_axes
+from visage.maths.regression import regression
 from visage.models.base import (
     INITIAL_IMAGES,
     NO_DENSITY,
@@ -79,13 +80,6 @@ LINEAR_IMAGES = 8192
 def signs(y: Tensor) -> Tensor:
     """Attributes in {0, 1} as -1 and 1, so that the absence of an attribute is also a signal."""
     return 2 * y - 1
-
-
-def regression(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Least squares of x (N, D) on y (N, A), x = M y + m: M (D, A), the smallest M if there are many, and m (D,)."""
-    centred, mean = y - y.mean(0), x.mean(0)
-    M = (torch.linalg.pinv(centred.T @ centred, hermitian=True) @ (centred.T @ (x - mean))).T
-    return M, mean - M @ y.mean(0)
 
 
 # --- Networks
