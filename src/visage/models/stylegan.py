@@ -351,7 +351,10 @@ class StyleGAN(GenerativeModel):
         found = principal_axes(batch.x, self.config.latent_dim)
         g = torch.Generator().manual_seed(0)
         w = self.mapping(noises.randn(LINEAR_CODES, (self.config.latent_dim,), g, batch.x.device))
-        variances, axes = (part.flip(-1) for part in torch.linalg.eigh(w.T.cov()))  # in falling order
+        centred = w - w.mean(0)
+        variances, axes = (
+            part.flip(-1) for part in torch.linalg.eigh(centred.T @ centred / len(w))
+        )  # in falling order
         whiten = (axes / variances.clamp(min=LEAST_SHARE * variances[0]).sqrt()).T
         weight = found.axes * found.variances.sqrt() @ whiten
         self.synthesis.linear.set(weight, found.mean - weight @ w.mean(0))
