@@ -130,10 +130,10 @@ def on_both_sides(m: Tensor, x: Tensor) -> Tensor:
 @cache
 def filter_matrix(size: int, padding: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[1, 3, 3, 1] / 8 as a matrix, (size + 2 padding - 3, size), on columns of pixels between `padding` zeros each."""
-    outs = size + 2 * padding - 3
-    first = F.pad(torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, (0, outs - 1))
-    rows = torch.stack([first.roll(i) for i in range(outs)])
-    return rows[:, padding : padding + size].to(device, dtype)
+    rows, columns = torch.arange(size + 2 * padding - 3, device=device), torch.arange(size, device=device)
+    place = columns - rows[:, None] + padding  # in the filter: 0 to 3
+    weights = 3 - 2 * ((place == 0) | (place == 3)).to(dtype)
+    return weights / 8 * ((place >= 0) & (place <= 3))
 
 
 # --- Layers with equalised learning rates: weights start as N(0, 1), and the gain is applied when they are used
@@ -352,9 +352,8 @@ class StyleGAN(GenerativeModel):
         g = torch.Generator().manual_seed(0)
         w = self.mapping(noises.randn(LINEAR_CODES, (self.config.latent_dim,), g, batch.x.device))
         centred = w - w.mean(0)
-        variances, axes = (
-            part.flip(-1) for part in torch.linalg.eigh(centred.T @ centred / len(w))
-        )  # in falling order
+        variances, axes = torch.linalg.eigh(centred.T @ centred / len(w))
+        variances, axes = variances.flip(0), axes.flip(1)  # in falling order
         whiten = (axes / variances.clamp(min=LEAST_SHARE * variances[0]).sqrt()).T
         weight = found.axes * found.variances.sqrt() @ whiten
         self.synthesis.linear.set(weight, found.mean - weight @ w.mean(0))
