@@ -350,7 +350,7 @@ def test_guiding_a_residual_is_guiding_the_image():
         guess = m.filter(b.x - a * shift, a, sigma)
         m_of_y = guess.m + shift
         seen = torch.cat([(b.x - a * m_of_y) / sigma, m_of_y], dim=1)
-        images.append(m_of_y + guess.c * m.denoiser(seen, t.float(), b.y, torch.full((4,), known)))
+        images.append(m_of_y + guess.s * m.denoiser(seen, t.float(), b.y, torch.full((4,), known)))
     assert (images[0] - images[1]).abs().max() > 1e-3
     expected = 3 * images[0] - 2 * images[1]
     torch.testing.assert_close(m.guided(b.x, t, b.y, 2.0), expected, rtol=1e-4, atol=1e-3)

@@ -498,7 +498,7 @@ def test_the_score_is_that_of_the_guess_at_the_image(kind):
     x = a * x0 + sigma * torch.randn(x0.shape, generator=generator())
     guess = m.filter(x, a, sigma)
     image = (x + sigma**2 * m.score(x, t)) / a
-    torch.testing.assert_close(image[:3], (guess.m + 0.2 * guess.c)[:3], rtol=0, atol=1e-3)
+    torch.testing.assert_close(image[:3], (guess.m + 0.2 * guess.s)[:3], rtol=0, atol=1e-3)
 
 
 def test_the_filter_is_of_dequantised_images():

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from visage.nn.wiener import LEAST_VARIANCE, WienerFilter, check_axes
+from visage.maths import diffusion
+from visage.nn.wiener import LEAST_VARIANCE, FilteredStep, WienerFilter, check_axes
 
 DIMS = 3 * 4 * 4
 
@@ -45,15 +46,57 @@ def test_the_guess_is_the_exact_posterior_of_a_gaussian(axes):
         torch.testing.assert_close(guess.m[i].flatten(), m)
         variance = covariance - a_i**2 * covariance @ inverse @ covariance
         torch.testing.assert_close(guess.c[i].flatten() ** 2, variance.trace()[None] / DIMS)
+        reach = variance @ torch.linalg.inv(covariance) @ variance
+        torch.testing.assert_close(guess.s[i].flatten() ** 2, reach.trace()[None] / DIMS)
     torch.testing.assert_close(a * guess.m + sigma * guess.noise, x_t)
 
 
+ALPHA_BARS = torch.tensor([1.0, 0.99, 0.7, 0.2], dtype=torch.float64)
+
+
+def covariance_of_a_step(covariance, t):
+    """Of q(x_{t-1} | x_t) for Gaussian images, from the joint covariance of the two."""
+    before, after = ALPHA_BARS[t - 1 : t + 1]
+    alpha = after / before
+    of_before = before * covariance + (1 - before) * torch.eye(DIMS)
+    of_after = after * covariance + (1 - after) * torch.eye(DIMS)
+    return of_before - alpha * of_before @ torch.linalg.inv(of_after) @ of_before
+
+
 @pytest.mark.parametrize("axes", [DIMS, 10])
-def test_its_errors_are_the_squares_of_c(axes):
-    filter_, mean, _ = gaussian(axes)
-    abar = torch.tensor([1.0, 0.99, 0.5, 0.01], dtype=torch.float64)
-    guess = filter_(noisy(mean, 3), *((part[1:, None, None, None]) for part in (abar.sqrt(), (1 - abar).sqrt())))
-    torch.testing.assert_close(filter_.errors(abar), torch.cat([torch.zeros(1), guess.c.flatten() ** 2]))
+def test_a_step_back_has_the_covariance_of_a_gaussians_steps(axes):
+    filter_, mean, covariance = gaussian(axes)
+    step, eps = FilteredStep(filter_, ALPHA_BARS), torch.eye(DIMS, dtype=torch.float64).reshape(-1, 3, 4, 4)
+    for t in (2, 3):
+        root = step.noise(eps, t).flatten(1)
+        torch.testing.assert_close(root @ root.T, covariance_of_a_step(covariance, t))
+    guess = filter_(noisy(mean, 1), *scales((0.99**0.5, 0.1)))
+    torch.testing.assert_close(step.first_variance, guess.c.squeeze() ** 2)
+
+
+@pytest.mark.parametrize("axes", [DIMS, 10])
+def test_the_divergence_of_a_step_back_is_that_of_its_gaussians(axes):
+    filter_, mean, covariance = gaussian(axes)
+    x0, guess, t = noisy(mean, 3), noisy(mean, 6)[3:], torch.tensor([2, 3, 2])
+    found = FilteredStep(filter_, ALPHA_BARS).divergence(x0, guess, t)
+    for i in range(3):
+        a, _, variance = diffusion.posterior(ALPHA_BARS[t[i] - 1], ALPHA_BARS[t[i]])
+        law = torch.distributions.MultivariateNormal
+        known = law(a * x0[i].flatten(), variance * torch.eye(DIMS, dtype=torch.float64))
+        model = law(a * guess[i].flatten(), covariance_of_a_step(covariance, int(t[i])))
+        torch.testing.assert_close(found[i], torch.distributions.kl_divergence(known, model))
+
+
+def test_s_is_how_far_the_guess_moves_with_the_mean_of_the_images():
+    filter_, mean, covariance = gaussian(DIMS)
+    n = 20_000
+    x_t, (a, sigma) = noisy(mean, 1), scales((0.6, 0.8))
+    guess = filter_(x_t, a, sigma)
+    law = torch.distributions.MultivariateNormal(torch.zeros(DIMS, dtype=torch.float64), covariance)
+    torch.manual_seed(0)
+    d = law.sample((n,)).reshape(n, 3, 4, 4)
+    moved = d + filter_(x_t - a * d, a, sigma).m - guess.m  # with the mean mu + d
+    assert moved.square().mean().item() == pytest.approx(guess.s.item() ** 2, rel=0.02)
 
 
 def test_its_noise_is_minus_the_score_of_the_noisy_gaussian():
@@ -75,7 +118,9 @@ def test_little_noise_is_believed_and_much_noise_is_not():
     torch.testing.assert_close(guess.m[0], x_t[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(guess.m[1].flatten(), mean, rtol=0, atol=1e-3)
     assert guess.c[0].item() == pytest.approx(1e-4, rel=1e-4)
-    assert guess.c[1].item() == pytest.approx((covariance.trace() / DIMS).sqrt().item(), rel=1e-4)
+    wide = pytest.approx((covariance.trace() / DIMS).sqrt().item(), rel=1e-4)
+    assert guess.c[1].item() == wide == guess.s[1].item()
+    assert guess.s[0].item() < 1e-3 * guess.c[0].item()
 
 
 def test_gradients_pass_through_it_to_the_noisy_image():
@@ -115,7 +160,7 @@ def test_what_is_added_to_the_filter_is_counted_from_1_down():
     filter_, mean, _ = gaussian(10)
     x_t, x0 = noisy(mean, 1), noisy(mean, 2)[1:]
     guess = filter_(x_t, *scales((0.6, 0.8)))
-    residual = (x0 - guess.m) / guess.c
+    residual = (x0 - guess.m) / guess.s
     assert guess.loss(residual, x0)[1]["error_over_filter"].item() == pytest.approx(0, abs=1e-12)
     assert guess.loss(residual / 2, x0)[1]["error_over_filter"].item() == pytest.approx(0.25)
     torch.testing.assert_close(guess.image(residual), x0)

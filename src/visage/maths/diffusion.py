@@ -10,8 +10,9 @@ about 1e-4 and float32 would keep only three digits of it.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -204,24 +205,48 @@ def variances(alpha_bars: Tensor, kind: Literal["small", "large"]) -> Tensor:
     return torch.cat([small[:1], small[1:2], chosen[1:]])
 
 
-def optimal_variances(alpha_bars: Tensor, errors: Tensor) -> Tensor:
-    """sigma_t^2 at index t = 1..T, (T + 1,), with which the bound is tightest (Bao et al. 2022, theorem 1).
+class ReverseStep(Protocol):
+    """The covariance of p(x_{t-1} | x_t), whose mean is that of `posterior` with a guess in place of x_0."""
 
-    That is the posterior's variance plus that of its mean: x_0, of which the mean is a multiple, is not known.
+    @property
+    def first_variance(self) -> Tensor:
+        """sigma_1^2 of p(x_0 | x_1) in every dimension, a scalar."""
 
-    errors: mean squared error of the guess at x_0 in each dimension, from x_t at index t, (T + 1,); the result has its
-        device and dtype.
-    """
-    a, _, variance = posterior(alpha_bars[:-1], alpha_bars[1:])
-    optimal = variance.to(errors) + (a**2).to(errors) * errors[1:]
-    return torch.cat([optimal[:1], optimal])
+    def divergence(self, x0: Tensor, guess: Tensor, t: Tensor) -> Tensor:
+        """L_{t-1} of eq. 5, (B,), in nats per image: x0 and guess (B, C, s, s), t (B,) from 2 on, on the CPU."""
+
+    def noise(self, eps: Tensor, t: int) -> Tensor:
+        """What a step back from t > 1 adds to the mean, for eps (B, C, s, s) ~ N(0, I)."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsotropicStep:
+    """The same variance in every dimension: `variances` at index t."""
+
+    alpha_bars: Tensor
+    variances: Tensor
+
+    @property
+    def first_variance(self) -> Tensor:
+        """That of t = 1."""
+        return self.variances[1]
+
+    def divergence(self, x0: Tensor, guess: Tensor, t: Tensor) -> Tensor:
+        """A sum over dimensions."""
+        a, _, variance = posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
+        a, variance, sigma2 = (per_image(part, x0) for part in (a, variance, self.variances[t]))
+        return posterior_kl(x0, guess, a, variance, sigma2).sum((1, 2, 3))
+
+    def noise(self, eps: Tensor, t: int) -> Tensor:
+        """A multiple of eps."""
+        return self.variances[t].sqrt().to(eps) * eps
 
 
 def variational_bound(
     x: Tensor,
     predict: Predict,
     alpha_bars: Tensor,
-    variances: Tensor,
+    step: ReverseStep,
     rows: Sequence[torch.Generator],
     terms: int,
 ) -> tuple[Tensor, Tensor]:
@@ -230,7 +255,7 @@ def variational_bound(
     L_T and L_0 are computed in full. Each stratum of the other times is estimated without bias from one L_{t-1}, at a
     random time that is drawn for each image.
 
-    x: (B, C, s, s) in x11. predict: only its guess at x_0 is used. variances: as `variances` gives them.
+    x: (B, C, s, s) in x11. predict: only its guess at x_0 is used.
     rows: a generator for each image. terms: network calls, at most T.
     """
 
@@ -242,10 +267,8 @@ def variational_bound(
     for first, end in strata(len(alpha_bars) - 1, terms - 1):
         t = torch.cat([torch.randint(first, end, (1,), generator=row) for row in rows])
         x0, _ = predict(noisy(t), t)
-        a, _, variance = posterior(alpha_bars[t - 1], alpha_bars[t])
-        a, variance, sigma2 = (per_image(c, x) for c in (a, variance, variances[t.to(variances.device)]))
-        rate = rate + (end - first) * posterior_kl(x, x0, a, variance, sigma2).sum((1, 2, 3))
+        rate = rate + (end - first) * step.divergence(x, x0, t)
     t = torch.ones(len(x), dtype=torch.long)
     mean, _ = predict(noisy(t), t)  # of p(x_0 | x_1): at t = 1 the posterior's mean is its x_0
-    log_p = discretized_gaussian_log_prob(x, mean, (0.5 * variances[1].log()).to(x))
+    log_p = discretized_gaussian_log_prob(x, mean, (0.5 * step.first_variance.log()).to(x))
     return -log_p.sum((1, 2, 3)), rate

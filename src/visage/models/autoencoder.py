@@ -46,6 +46,7 @@ from visage.maths import noise, pixels
 from visage.maths.likelihoods import laplace_log_density, sampled_standard_normal_kl, standard_normal_kl
 from visage.maths.principal import local_basis, principal_axes
 from visage.models.base import (
+    LINEAR_IMAGES,
     Batch,
     Bound,
     Decodes,
@@ -78,8 +79,6 @@ SCALE_START, SCALE_MIN = 0.1, 1 / 256
 """The initial and the smallest allowed Laplace scale, in y01."""
 SCALE_SPEED = 10.0
 """How fast the log scale learns relative to a weight: Adam moves both by about lr per step, but it moves further."""
-LINEAR_IMAGES = 8192
-"""How many images the linear maps are set from, if there are so many."""
 
 
 def latent_shape(config: AutoencoderConfig, size: int) -> tuple[int, int, int]:

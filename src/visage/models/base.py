@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 import visage.models
 
-INITIAL_IMAGES = 1024
-"""The number of images that a data-dependent initialisation sees, unless the model asks for another one."""
+INITIAL_IMAGES, LINEAR_IMAGES = 1024, 8192
+"""The numbers of images that a data-dependent initialisation sees: most of them, and those that take a covariance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from torch import Tensor, nn
 
 from visage.maths import noise, ranks
 from visage.maths.principal import principal_axes
-from visage.models.base import NO_DENSITY, Batch, GenerativeModel, Phase, Step
+from visage.models.base import LINEAR_IMAGES, NO_DENSITY, Batch, GenerativeModel, Phase, Step
 from visage.nn.affine import Affine
 
 
@@ -64,10 +64,6 @@ class BiGANConfig:
     dropout: Annotated[float, Ge(0), Lt(1)]  # share of D's fully connected inputs zeroed in training; ALI: 0.2
     cycle: Annotated[float, Ge(0)]  # lambda, weight of the squared error of G(E(x)), for pixels in [-1, 1]; 0 = none
     linear: bool  # add fixed linear maps, those of principal components, to G and E
-
-
-LINEAR_IMAGES = 8192
-"""How many images the linear maps are set from, if there are so many."""
 
 
 # --- Networks

@@ -18,7 +18,7 @@ Where we deviate:
 * Time is discrete, t = 1..T, under the cosine schedule (the paper: continuous log-SNR, also cosine), and the sampler is
   DDIM (Song et al. 2021, arXiv:2010.02502), so that images from the same noise at different w differ by the guidance
   alone; `sampler: dpm_solver` solves DDIM's ODE to second order (Lu et al. 2022, arXiv:2211.01095). sigma_t^2 appears
-  in the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2; with a filter, the optimal one.
+  in the bound only: it is beta_t, and at t = 1 the posterior variance at t = 2; with a filter, as DDPM's `optimal`.
 * `prediction: v` lets the network predict v (Salimans & Ho 2022, arXiv:2202.00512), which shows faces sooner. Given
   x_t it is linear in eps, so that guiding v is guiding eps. The guided guess at the image is clipped to [-1, 1].
 * `prediction: residual` lets it learn what a linear filter leaves of the image, which is quicker still: see
@@ -39,10 +39,20 @@ from torch import Tensor, nn
 
 from visage.maths import diffusion, noise, samplers
 from visage.maths.regression import regression
-from visage.models.base import INITIAL_IMAGES, Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Step
+from visage.models.base import (
+    INITIAL_IMAGES,
+    LINEAR_IMAGES,
+    Batch,
+    Bound,
+    GenerativeModel,
+    HasLogProb,
+    Phase,
+    Reconstructs,
+    Step,
+)
 from visage.nn.affine import Affine
 from visage.nn.unet import UNet
-from visage.nn.wiener import LinearGuess, WienerFilter, check_axes
+from visage.nn.wiener import FilteredStep, LinearGuess, WienerFilter, check_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ class ConditionalDiffusion(GenerativeModel):
     paper = "Ho & Salimans 2022, arXiv:2207.12598"
     score_calls = len(OOD_TIMES)
     slow_ood_calls = samplers.REDRAWING_CALLS
-    initial_images = 8192
+    initial_images = LINEAR_IMAGES
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     tables: Tensor
     rows: Tensor
@@ -289,11 +299,12 @@ class ConditionalDiffusion(GenerativeModel):
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Bound log p(x) with the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, the rest is the rate."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
+        step: diffusion.ReverseStep = diffusion.IsotropicStep(
+            self.alpha_bars, diffusion.variances(self.alpha_bars, "large")
+        )
         if self.filter:
-            variances = diffusion.optimal_variances(self.alpha_bars, self.filter.errors(self.alpha_bars))
-        else:
-            variances = diffusion.variances(self.alpha_bars, "large")
-        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, variances, rows, terms))
+            step = FilteredStep(self.filter, self.alpha_bars)
+        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, step, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of eps^ over `OOD_TIMES` with the null token; all images share the noise."""

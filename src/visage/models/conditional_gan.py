@@ -46,6 +46,7 @@ from visage.maths.principal import principal_axes
 from visage.maths.regression import regression
 from visage.models.base import (
     INITIAL_IMAGES,
+    LINEAR_IMAGES,
     NO_DENSITY,
     NO_ENCODER,
     Batch,
@@ -71,10 +72,6 @@ class ConditionalGANConfig:
         twice = [name for name in self.attributes if self.attributes.count(name) > 1]
         if twice:
             raise ValueError(f"attributes: {twice[0]} is listed {len(twice)} times: list each once")
-
-
-LINEAR_IMAGES = 8192
-"""How many images the linear map is set from, if there are so many."""
 
 
 def signs(y: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ Where we deviate:
 * `prediction: v` lets the network predict v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 with the loss |v - v^|^2
   (Salimans & Ho 2022, arXiv:2202.00512), and `schedule: cosine` is Nichol & Dhariwal 2021 (arXiv:2102.09672): small
   networks show faces after far fewer steps. The paper predicts eps under betas that rise linearly.
-* `prediction: residual` lets the network learn what a linear filter leaves of the image, m + c F being the guess at x_0
+* `prediction: residual` lets the network learn what a linear filter leaves of the image, m + s F being the guess at x_0
   (`visage.nn.wiener`). Before its first step the model is then a Gaussian of the images' mean and covariance, and
   everything that the network learns is added to that. It sees the filter's guess at the noise beside that at the image,
   not x_t itself, in which little noise is hard to see. The logged `error_over_filter` says how much it has added.
-* `variance: optimal` takes from that filter how wrong a guess at x_0 is, and with it the sigma_t^2 of the tightest
-  bound (Bao et al. 2022, arXiv:2201.06503, theorem 1), which lies between "small" and "large" where t > 1.
+* `variance: optimal` takes from that filter how wrong a guess at x_0 is in which direction, and with it the covariance
+  of p(x_{t-1} | x_t) that has the tightest bound for Gaussian images, instead of sigma_t^2 I (`FilteredStep`).
 * `sampler: dpm_solver` is DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095): the same ODE as DDIM's with eta = 0, solved
   to second order. Codes are still encoded and decoded by DDIM, whose steps can be reversed.
 * Times are 1..T, as printed; the network receives 1000 t / T (the authors' code: t - 1).
@@ -41,9 +41,19 @@ from annotated_types import Ge, Lt, MinLen, MultipleOf
 from torch import Tensor
 
 from visage.maths import diffusion, noise, samplers
-from visage.models.base import Batch, Bound, GenerativeModel, HasLogProb, Phase, Reconstructs, Sampler, Step
+from visage.models.base import (
+    LINEAR_IMAGES,
+    Batch,
+    Bound,
+    GenerativeModel,
+    HasLogProb,
+    Phase,
+    Reconstructs,
+    Sampler,
+    Step,
+)
 from visage.nn.unet import UNet
-from visage.nn.wiener import LinearGuess, WienerFilter, check_axes
+from visage.nn.wiener import FilteredStep, LinearGuess, WienerFilter, check_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,7 @@ class DDPMConfig:
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
     prediction: diffusion.FilteredPrediction  # what the network predicts; the paper: epsilon
     filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
-    # sigma_t^2: that of the posterior or beta_t, both the paper's, or with a filter that of the tightest bound
+    # sigma_t^2: that of the posterior or beta_t, both the paper's, or with a filter what makes the bound tightest
     variance: Literal["small", "large", "optimal"]
     sampler: Literal["ancestral", "ddim", "dpm_solver"]  # ancestral is the paper's, T network calls
     sampling_steps: Annotated[int, Ge(1)]  # network calls of DDIM, which also encodes and decodes images, or DPM-Solver
@@ -94,7 +104,7 @@ class DDPM(GenerativeModel):
     paper = "Ho et al. 2020, arXiv:2006.11239; DDIM: Song et al. 2021, arXiv:2010.02502"
     score_calls = len(OOD_TIMES)
     slow_ood_calls = samplers.REDRAWING_CALLS
-    initial_images = 8192
+    initial_images = LINEAR_IMAGES
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
     tables: Tensor
     probes: Tensor
@@ -164,11 +174,12 @@ class DDPM(GenerativeModel):
         """The guess x_0^, clipped to [-1, 1], and the noise eps^ that goes with it; t is (B,), integers on the CPU."""
         return diffusion.split(x_t, self.output(x_t, t), self.alpha_bars[t], self.config.prediction, clip=True)
 
-    def variances(self) -> Tensor:
-        """sigma_t^2 of p(x_{t-1} | x_t) at index t = 1..T, (T + 1,); from a filter in its dtype, on its device."""
+    def step_back(self) -> diffusion.ReverseStep:
+        """The covariance of p(x_{t-1} | x_t)."""
         if self.filter and self.config.variance == "optimal":
-            return diffusion.optimal_variances(self.alpha_bars, self.filter.errors(self.alpha_bars))
-        return diffusion.variances(self.alpha_bars, "small" if self.config.variance == "small" else "large")
+            return FilteredStep(self.filter, self.alpha_bars)
+        kind: Literal["small", "large"] = "small" if self.config.variance == "small" else "large"
+        return diffusion.IsotropicStep(self.alpha_bars, diffusion.variances(self.alpha_bars, kind))
 
     # Samplers
 
@@ -178,13 +189,13 @@ class DDPM(GenerativeModel):
 
     def ancestral(self, rows: Sequence[torch.Generator]) -> Tensor:
         """Algorithm 2: x_T ~ N(0, I), then x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1, without noise at the last step."""
-        x, variances = self.noise(rows), self.variances()
+        x, step = self.noise(rows), self.step_back()
         for t in range(self.config.timesteps, 0, -1):
             x0, _ = self.predict(x, torch.full((len(x),), t))
             a, b, _ = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
             x = float(a) * x0 + float(b) * x
             if t > 1:
-                x = x + variances[t].sqrt().to(x) * self.noise(rows)
+                x = x + step.noise(self.noise(rows), t)
         return x
 
     def ddim(self, x: Tensor, steps: int, eta: float = 0.0, rows: Sequence[torch.Generator] = ()) -> Tensor:
@@ -246,7 +257,7 @@ class DDPM(GenerativeModel):
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Eq. 5 from `bound_terms` network calls: L_0, and one L_{t-1} to represent each stratum of t = 2..T."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
-        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, self.variances(), rows, terms))
+        return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, self.step_back(), rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of eps^ over `OOD_TIMES`; all images share noise that is drawn once for the model."""

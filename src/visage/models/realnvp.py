@@ -35,9 +35,8 @@ from torch import Tensor, nn
 from visage.maths import noise
 from visage.maths.pixels import dequantize, from_middle, quantization_nats, to_middle
 from visage.maths.units import bits_per_dim
-from visage.models.base import Batch, GenerativeModel, HasBound, Phase, Reconstructs, ScoresOod, Step
+from visage.models.base import LINEAR_IMAGES, Batch, GenerativeModel, HasBound, Phase, Reconstructs, ScoresOod, Step
 from visage.nn.flow_layers import (
-    WHITENING_IMAGES,
     ActNorm,
     Bijection,
     Chain,
@@ -202,7 +201,7 @@ class RealNVP(GenerativeModel):
         self.dims = 3 * size * size
         whitening = [Whitening(3, size, config.whitening_axes)] if config.whitening_axes else []
         if whitening:
-            self.initial_images = WHITENING_IMAGES
+            self.initial_images = LINEAR_IMAGES
         self.flow = Chain(Logit(), *whitening, multiscale(config, 3, size, 0))
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:

@@ -26,7 +26,7 @@ Where we deviate:
   error of v has the same weight at all of them: a different lambda, which spends less of a short training on nearly
   pure noise.
 * `parametrization: residual` lets it learn what a linear filter leaves of the image (`visage.nn.wiener`), at the same
-  times; the score is that of its guess m + c F at x_0, (a (m + c F) - x) / sigma^2. With F = 0 this is the exact score
+  times; the score is that of its guess m + s F at x_0, (a (m + s F) - x) / sigma^2. With F = 0 this is the exact score
   of a Gaussian with the images' mean and covariance. The logged `error_over_filter` says how much the network adds.
 * The ODE is solved by Runge & Kutta's fourth-order method in equal steps of lam instead of adaptively in t: every image
   gets the same steps in any batch. The mean error for N(0, s^2 I) at 25 steps of VP is 1e-5 bits per dimension
@@ -47,7 +47,7 @@ from torch import Tensor, nn
 
 from visage.maths import noise, pixels
 from visage.maths.diffusion import FilteredPrediction, per_image
-from visage.models.base import Batch, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, Step
+from visage.models.base import LINEAR_IMAGES, Batch, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, Step
 from visage.nn.unet import UNet
 from visage.nn.wiener import LinearGuess, WienerFilter, check_axes
 
@@ -244,7 +244,7 @@ class ScoreSDE(GenerativeModel):
 
     paper = "Song et al. 2021, arXiv:2011.13456"
     path: ClassVar[Literal["lerp", "slerp"]] = "slerp"
-    initial_images = 8192
+    initial_images = LINEAR_IMAGES
 
     def __init__(self, config: ScoreSDEConfig, size: int) -> None:
         super().__init__()

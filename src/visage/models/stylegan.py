@@ -57,7 +57,7 @@ from torch import Tensor, nn
 from visage.maths import noise as noises
 from visage.maths import ranks
 from visage.maths.principal import principal_axes
-from visage.models.base import NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Sampler, Step
+from visage.models.base import LINEAR_IMAGES, NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Sampler, Step
 from visage.nn.affine import Affine
 
 
@@ -87,8 +87,8 @@ PATH_WEIGHT = 2.0
 """The weight of eq. 4 in the authors' code, for y / side."""
 PATH_DECAY, W_DECAY, SPREAD_DECAY = 0.99, 0.995, 0.99
 """Decay rates of the running means of path lengths, of w and of the minibatches' spread."""
-LINEAR_IMAGES, LINEAR_CODES = 8192, 8192
-"""How many images, if there are so many, and how many codes the linear map is set from."""
+LINEAR_CODES = 8192
+"""How many codes the linear map is set from."""
 LEAST_SHARE = 1e-6
 """The least variance of codes, relative to the largest, that the linear map takes for more than rounding."""
 PSIS = (1.0, 0.7, 0.5)

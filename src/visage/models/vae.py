@@ -54,7 +54,17 @@ from visage.maths.likelihoods import (
     standard_normal_kl,
 )
 from visage.maths.principal import principal_axes
-from visage.models.base import Batch, Bound, GenerativeModel, HasBound, HasLogProb, ImportanceWeighted, Phase, Step
+from visage.models.base import (
+    LINEAR_IMAGES,
+    Batch,
+    Bound,
+    GenerativeModel,
+    HasBound,
+    HasLogProb,
+    ImportanceWeighted,
+    Phase,
+    Step,
+)
 from visage.nn.affine import Affine
 
 
@@ -111,8 +121,6 @@ SIGMA_SPEED = 10.0
 """How fast log sigma learns relative to a weight: Adam moves both by about lr per step, but it moves further."""
 LOGVAR = (-10.0, 10.0)
 """The bounds of log sigma^2 of q."""
-LINEAR_IMAGES = 8192
-"""How many images the linear maps are set from, if there are so many."""
 REGRET_STEPS, REGRET_RATE = 30, 0.1
 """The number of Adam steps that fit q(z|x) to one image, and their learning rate."""
 

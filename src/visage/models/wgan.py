@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from visage.maths import noise
 from visage.maths.principal import principal_axes
-from visage.models.base import NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Step
+from visage.models.base import LINEAR_IMAGES, NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Step
 from visage.nn.affine import Affine
 
 Norm = Literal["batch", "layer", "none"]
@@ -78,10 +78,6 @@ class WGANConfig:
                 "norm=batch does not go with constraint=penalty, which is on each image's own gradient: "
                 "set it to layer or none"
             )
-
-
-LINEAR_IMAGES = 8192
-"""How many images the linear map is set from, if there are so many."""
 
 
 # --- Networks

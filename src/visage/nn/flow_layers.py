@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from visage.maths.pixels import LEVELS
 from visage.maths.principal import fit_gaussian
 
-WHITENING_IMAGES, ACT_NORM_IMAGES = 8192, 1024
-"""How many training images a `Whitening` and an `ActNorm` are fitted to, at most."""
+ACT_NORM_IMAGES = 1024
+"""How many training images an `ActNorm` is fitted to, at most."""
 LEAST_VARIANCE = 1 / (12 * LEVELS**2)
 """Of a dequantised pixel, in [0, 1), along any axis: that of the noise which dequantises it."""
 

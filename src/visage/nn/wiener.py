@@ -8,14 +8,21 @@
     mu      mean of the images           `mean`         U    their first K principal axes    `axes`
     lambda  variances along these axes   `variances`    rho  variance along any other axis   `rest`
 
-Diffusion models that predict a residual let their network F learn what is left of x_0, in units of its size:
+Diffusion models that predict a residual let their network F learn what is left of x_0:
 
-    x_0^ = m + c F([x_t, m], t),    m = E[x_0 | x_t],    c^2 = the mean of Var[x_0 | x_t] over the D dimensions
-    loss = |F - (x_0 - m) / c|^2,   which is 1 on average over Gaussian images where F = 0
+    x_0^ = m + s F([noise, m], t),    m = E[x_0 | x_t],    c^2 = the mean of V = Var[x_0 | x_t] over the D dimensions
+    loss = |x_0^ - x_0|^2 / c^2,      which is 1 on average over Gaussian images where F = 0
+    s^2  = the mean of the diagonal of V C^-1 V
 
 This is the preconditioning of Karras et al. 2022 (arXiv:2206.00364, eq. 7 and table 1), with the images' covariance in
 the place of sigma_data^2 I. With the latter m would be a multiple of x_t; with the former a network that has learned
 nothing already draws a Gaussian of the right mean and covariance, and a short training is spent on all the rest.
+
+Where theirs has c, we have s, which lets F do as much as another mean in the place of mu could: if mu moves by d, m
+moves by V C^-1 d, and for d ~ N(0, C) this has the covariance V C^-1 V. Under much noise s is c. Under little noise it
+is less and less, as x_t tells nearly all that can be known, and what is left is noise. With c there, small networks add
+what they have learned for much noise to images with little, whose error was 1 % higher than the filter's after 1,600
+steps of 8 images, and the bound on likelihoods with it; with s it is .3 % higher after 800.
 """
 
 from dataclasses import dataclass
@@ -23,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from visage.maths import diffusion, ranks
 from visage.maths.diffusion import FilteredPrediction
 from visage.maths.likelihoods import HALF_BIN
 from visage.maths.principal import fit_gaussian
@@ -36,11 +44,12 @@ class LinearGuess:
     """The filter's guesses at the image and the noise in x_t, and how wrong the first is.
 
     m: (B, C, s, s), at the image x_0. c: (B, 1, 1, 1), root of its mean squared error over Gaussian images.
-    noise: (x_t - a m) / sigma, (B, C, s, s), at the noise eps.
+    s: (B, 1, 1, 1), the unit of what a network adds to m. noise: (x_t - a m) / sigma, (B, C, s, s), at the noise eps.
     """
 
     m: Tensor
     c: Tensor
+    s: Tensor
     noise: Tensor
 
     @property
@@ -50,13 +59,17 @@ class LinearGuess:
 
     def image(self, output: Tensor) -> Tensor:
         """The guess at x_0, (B, C, s, s), that the network's output F stands for."""
-        return self.m + self.c * output
+        return self.m + self.s * output
 
     def loss(self, output: Tensor, x0: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean squared error of F, and its share in that of the filter alone: 1 where the network adds nothing."""
-        residual = (x0 - self.m) / self.c
-        loss = (output - residual).square().mean()
-        return loss, {"error_over_filter": loss.detach() / residual.square().mean()}
+        """The squared error of the guess that F stands for over c^2, and its share in that of the filter alone.
+
+        The share is 1 where the network adds nothing.
+        """
+        loss = ((self.image(output) - x0) / self.c).square().mean()
+        alone = ((self.m - x0) / self.c).square().mean()
+        error, filters = ranks.mean(torch.stack([loss.detach(), alone]))
+        return loss, {"error_over_filter": error / filters}
 
 
 def check_axes(prediction: FilteredPrediction, axes: int) -> None:
@@ -117,12 +130,59 @@ class WienerFilter(nn.Module):
             left, left_rest = self.variances * sigma**2 / noisy, self.rest * sigma**2 / noisy_rest
             dims, count = self.axes.shape
             c = ((left.sum(1, keepdim=True) + (dims - count) * left_rest) / dims).sqrt()
-            m, c, sigma = m.reshape(x_t.shape), c[:, :, None, None], sigma[:, :, None, None]
-            return LinearGuess(m, c, (x_t - a[:, :, None, None] * m) / sigma)
+            other, other_rest = left * sigma**2 / noisy, left_rest * sigma**2 / noisy_rest  # V C^-1 V along the axes
+            s = ((other.sum(1, keepdim=True) + (dims - count) * other_rest) / dims).sqrt()
+            m, a, sigma, c, s = m.reshape(x_t.shape), *(part[:, :, None, None] for part in (a, sigma, c, s))
+            return LinearGuess(m, c, s, (x_t - a * m) / sigma)
 
-    def errors(self, abar: Tensor) -> Tensor:
-        """c^2, the mean squared error of m over Gaussian images, at each a = sqrt(abar): (n,) for abar (n,) float64."""
-        a2, sigma2 = (part.to(self.variances)[:, None] for part in (abar, 1 - abar))
-        left, left_rest = (v * sigma2 / (a2 * v + sigma2) for v in (self.variances, self.rest))
-        dims, count = self.axes.shape
-        return (left.sum(1) + (dims - count) * left_rest[:, 0]) / dims
+
+@dataclass(frozen=True, slots=True)
+class FilteredStep:
+    """Steps back of a diffusion (`visage.maths.diffusion.ReverseStep`) that know how far the filter may be wrong.
+
+    p(x_{t-1} | x_t) has the covariance of q(x_{t-1} | x_t) where images are Gaussian: that of q(x_{t-1} | x_t, x_0),
+    variance I, plus a^2 V for the x_0 in its mean a x_0 + b x_t that is not known. No other covariance gives a tighter
+    bound there. Bao et al. 2022 (arXiv:2201.06503, theorem 1) have its trace, for a multiple of I.
+
+    filter: of the images. alpha_bars: abar_0..abar_T, float64.
+    """
+
+    filter: WienerFilter
+    alpha_bars: Tensor
+
+    @property
+    def first_variance(self) -> Tensor:
+        """The mean squared error of the filter's guess at t = 1: L_0 is a sum over dimensions."""
+        along, rest = self.left(self.alpha_bars[1:2])
+        dims, count = self.filter.axes.shape
+        return (along.sum() + (dims - count) * rest.squeeze()) / dims
+
+    def left(self, abar: Tensor) -> tuple[Tensor, Tensor]:
+        """The variances V of x_0 given x_t: along the axes (B, K), and along any other (B, 1), for abar (B,)."""
+        a2, sigma2 = (part.to(self.filter.variances)[:, None] for part in (abar, 1 - abar))
+        along, rest = (v * sigma2 / (a2 * v + sigma2) for v in (self.filter.variances, self.filter.rest))
+        return along, rest
+
+    def variances(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A and variance of `posterior`, (B, 1), and what p has along the axes (B, K) and any other (B, 1)."""
+        a, _, variance = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
+        a, variance = (part.to(self.filter.variances)[:, None] for part in (a, variance))
+        along, rest = (variance + a**2 * left for left in self.left(self.alpha_bars[t]))
+        return a, variance, along, rest
+
+    def divergence(self, x0: Tensor, guess: Tensor, t: Tensor) -> Tensor:
+        """A sum over the axes, and over the dimensions that are left."""
+        a, variance, along, rest = self.variances(t)
+        missed = a * (x0 - guess).flatten(1)
+        missed_along = (missed @ self.filter.axes).square()
+        missed_rest = (missed.square().sum(1) - missed_along.sum(1)).clamp(min=0)
+        dims, count = self.filter.axes.shape
+        kl = (variance / along - 1 - (variance / along).log() + missed_along / along).sum(1)
+        ratio = (variance / rest)[:, 0]
+        return 0.5 * (kl + (dims - count) * (ratio - 1 - ratio.log()) + missed_rest / rest[:, 0])
+
+    def noise(self, eps: Tensor, t: int) -> Tensor:
+        """The root of the covariance, times eps."""
+        _, _, along, rest = self.variances(torch.tensor([t]))
+        flat, axes = eps.flatten(1), self.filter.axes
+        return (rest.sqrt() * flat + ((along.sqrt() - rest.sqrt()) * (flat @ axes)) @ axes.T).view_as(eps)
