@@ -20,9 +20,9 @@ nothing already draws a Gaussian of the right mean and covariance, and a short t
 
 Where theirs has c, we have s, which lets F do as much as another mean in the place of mu could: if mu moves by d, m
 moves by V C^-1 d, and for d ~ N(0, C) this has the covariance V C^-1 V. Under much noise s is c. Under little noise it
-is less and less, as x_t tells nearly all that can be known, and what is left is noise. With c there, small networks add
-what they have learned for much noise to images with little, whose error was 1 % higher than the filter's after 1,600
-steps of 8 images, and the bound on likelihoods with it; with s it is .3 % higher after 800.
+is less than half of c, as x_t tells nearly all that can be known, and what is left is noise. With c there, small
+networks add what they have learned for much noise to images with little: on drawn faces of 32 pixels, after 800 steps
+of 8 images, the guess at t = 1 of 1,000 was 1.0 % worse than the filter's, with s .3 %, and as much better at t = 500.
 """
 
 from dataclasses import dataclass
