@@ -123,6 +123,28 @@ def test_times_are_evenly_spaced_and_end_at_noise():
         assert (times[0], times[-1], len(times)) == (0, 39, calls + 1)
 
 
+@pytest.mark.parametrize("betas", [diffusion.linear_betas, diffusion.cosine_betas])
+def test_times_of_dpm_solver_are_even_in_log_snr(betas):
+    abar = diffusion.alpha_bars(betas(1000))
+    lam = 0.5 * torch.log(abar / (1 - abar))
+    times = diffusion.log_snr_times(abar, 26)
+    assert (times[0], times[-1]) == (0, 1000)
+    steps = lam[times[1:-1]].diff()
+    assert lam[1] == lam[times[1]]
+    expected = (max(-5, lam[1000]) - lam[1]) / 25
+    torch.testing.assert_close(steps, expected.expand(24), rtol=0, atol=0.3)
+    assert steps[5:].mean().item() == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_times_of_dpm_solver_are_all_different():
+    for steps in (2, 4, 39):
+        abar = diffusion.alpha_bars(diffusion.cosine_betas(steps))
+        for calls in range(1, steps + 1):
+            times = diffusion.log_snr_times(abar, calls)
+            assert times == sorted(set(times))
+            assert (times[0], times[-1], len(times)) == (0, steps, calls + 1)
+
+
 def test_posterior_kl_is_the_kl_of_gaussians():
     a, b, variance = diffusion.posterior(ABAR[1], ABAR[2])
     x0, guess, x_t = torch.randn(3, 50, dtype=torch.float64, generator=generator())

@@ -84,6 +84,17 @@ def test_dpm_solver_is_closer_to_the_ode_than_ddim(s):
         assert solver < ddim / 4
 
 
+def test_25_steps_that_are_even_in_log_snr_keep_the_width_of_all_axes():
+    z, abar = torch.ones(1, 1, 1, 1, dtype=torch.float64), diffusion.alpha_bars(diffusion.cosine_betas(1000))
+
+    def width(s, times):
+        return samplers.dpm_solver(z, times[::-1], exact(s, abar), abar).item()
+
+    for s in (0.05, 0.3, 1.0, 4.0, 15.0):  # deviations of images along their principal axes
+        assert width(s, diffusion.log_snr_times(abar, 25)) == pytest.approx(s, rel=0.02)
+    assert width(15.0, diffusion.spaced_times(1000, 25)) < 12
+
+
 def test_noise_of_an_image_does_not_depend_on_the_other_images():
     x = gaussian(3, 1.0)
     three, one = (samplers.ddim(x[:n], [50, 25, 0], exact(0.2, SHORT), SHORT, 1.0, rows(n)) for n in (3, 1))

@@ -254,7 +254,8 @@ def test_samples_follow_the_settings():
 
 def test_dpm_solver_draws_by_the_solver_of_that_name():
     m = exact(0.2, sampler="dpm_solver")
-    expected = samplers.dpm_solver(m.noise(noise.each(2, generator())), range(1000, -1, -100), m.predict, m.alpha_bars)
+    times = diffusion.log_snr_times(m.alpha_bars, 10)[::-1]
+    expected = samplers.dpm_solver(m.noise(noise.each(2, generator())), times, m.predict, m.alpha_bars)
     torch.testing.assert_close(m.sample(2, generator()), expected)
     torch.testing.assert_close(m.variants()["DPM-Solver++, 10 steps"](2, generator()), expected)
 

@@ -27,6 +27,9 @@ FilteredPrediction = Literal["epsilon", "v", "residual"]
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A network's guesses at x_0 and eps, each (B, C, s, s), from x_t (B, C, s, s) and t (B,) integers on the CPU."""
 
+LEAST_LAMBDA = -5.0
+"""The log(a / sigma) where `log_snr_times` begin after T: noise of 150 times the image, which hides all of it."""
+
 # --- Schedules
 
 
@@ -153,6 +156,24 @@ def spaced_times(steps: int, calls: int) -> list[int]:
     The last one is T, where x_T is N(0, I), and not up to T / calls before it (Lin et al. 2024, arXiv:2305.08891).
     """
     return [round(steps * i / calls) for i in range(calls + 1)]
+
+
+def log_snr_times(alpha_bars: Tensor, calls: int) -> list[int]:
+    """0 = t_0 < t_1 < ... < t_calls = T, where t_1 to t_{calls - 1} are about even in lambda = log(a / sigma).
+
+    The spacing of Lu et al. 2022 (arXiv:2211.01095), from lambda of t = 1 on down to `LEAST_LAMBDA`, or to that of T if
+    this is higher. Times that are even in t take one or two of 25 steps while the coarse outlines are decided, which
+    stay too faint: pixels of samples have .37 of the range as standard deviation where those of 200 steps have .41.
+    """
+    last = len(alpha_bars) - 1
+    lambdas = 0.5 * torch.log(alpha_bars[1:] / (1 - alpha_bars[1:]))
+    ends = float(lambdas[0]), max(LEAST_LAMBDA, float(lambdas[-1]))
+    wanted = torch.linspace(*ends, calls, dtype=torch.float64)[:-1]
+    nearest = (lambdas[:, None] - wanted).abs().argmin(0) + 1
+    times = [0]
+    for i, t in enumerate(nearest.tolist(), 1):  # no time twice, and room for all that come after it
+        times.append(min(max(t, times[-1] + 1), last - (calls - i)))
+    return [*times, last]
 
 
 # --- The variational bound (Ho et al. 2020, eq. 5)

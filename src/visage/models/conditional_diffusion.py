@@ -248,11 +248,13 @@ class ConditionalDiffusion(GenerativeModel):
 
     def solve(self, x: Tensor, predict: diffusion.Predict) -> Tensor:
         """The same by the sampler that is configured."""
-        solver = samplers.dpm_solver if self.config.sampler == "dpm_solver" else samplers.ddim
-        return solver(x, self.times()[::-1], predict, self.alpha_bars)
+        if self.config.sampler == "ddim":
+            return self.ddim(x, predict)
+        times = diffusion.log_snr_times(self.alpha_bars, self.config.sampling_steps)
+        return samplers.dpm_solver(x, times[::-1], predict, self.alpha_bars)
 
     def times(self) -> list[int]:
-        """The times that the sampler visits, from 0 to T."""
+        """The times that DDIM visits, from 0 to T."""
         return diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
 
     # Capabilities

@@ -24,7 +24,8 @@ Where we deviate:
 * `variance: optimal` takes from that filter how wrong a guess at x_0 is in which direction, and with it the covariance
   of p(x_{t-1} | x_t) that has the tightest bound for Gaussian images, instead of sigma_t^2 I (`FilteredStep`).
 * `sampler: dpm_solver` is DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095): the same ODE as DDIM's with eta = 0, solved
-  to second order. Codes are still encoded and decoded by DDIM, whose steps can be reversed.
+  to second order at times that are even in log(a / sigma). Codes are still encoded and decoded by DDIM, whose steps can
+  be reversed.
 * Times are 1..T, as printed; the network receives 1000 t / T (the authors' code: t - 1).
 * sigma_1^2 is that of t = 2, as in the authors' code: the posterior variance at t = 1 is 0, and L_0 would be infinite.
   L_0 takes the exact error function instead of their approximation by a tanh.
@@ -205,7 +206,7 @@ class DDPM(GenerativeModel):
 
     def dpm_solver(self, x: Tensor, steps: int) -> Tensor:
         """From x_T (n, 3, S, S) to x_0 in `steps` network calls of DPM-Solver++."""
-        times = diffusion.spaced_times(self.config.timesteps, steps)
+        times = diffusion.log_snr_times(self.alpha_bars, steps)
         return samplers.dpm_solver(x, times[::-1], self.predict, self.alpha_bars)
 
     # Capabilities

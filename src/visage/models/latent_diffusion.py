@@ -172,7 +172,7 @@ class LatentDiffusion(GenerativeModel):
         return diffusion.split(z_t, self.output(z_t, t), self.abar[t], self.config.prediction, clip=False)
 
     def times(self) -> list[int]:
-        """The times that a sampler visits, from 0 to T."""
+        """The times that DDIM visits, from 0 to T."""
         return diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
 
     # Capabilities
@@ -197,9 +197,12 @@ class LatentDiffusion(GenerativeModel):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Solve from z_T, drawn from the prior, by the sampler that is configured, and decode z_0."""
-        solver = samplers.dpm_solver if self.config.sampler == "dpm_solver" else samplers.ddim
-        z = self.prior(n, generator).reshape(-1, *self.shape)
-        return self.first.decompress(solver(z, self.times()[::-1], self.predict, self.abar) / self.scale)
+        z = self.prior(n, generator)
+        if self.config.sampler == "ddim":
+            return self.decode(z)
+        times = diffusion.log_snr_times(self.abar, self.config.sampling_steps)
+        z0 = samplers.dpm_solver(z.reshape(-1, *self.shape), times[::-1], self.predict, self.abar)
+        return self.first.decompress(z0 / self.scale)
 
     def encode(self, x: Tensor) -> Tensor:
         """DDIM from the means of the image's latents to z_T, flattened: `decode` run in reverse."""
