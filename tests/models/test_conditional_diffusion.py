@@ -20,7 +20,7 @@ from tests.models.helpers import (
     step,
     uniform,
 )
-from visage.maths import diffusion
+from visage.maths import diffusion, noise, samplers
 from visage.models import base
 from visage.models.conditional_diffusion import ConditionalDiffusion, ConditionalDiffusionConfig
 
@@ -333,6 +333,15 @@ def test_a_sample_takes_as_many_calls_as_it_says(guidance, calls):
     m = exact(0.1, guidance=guidance)
     m.sample(3, generator())
     assert sum(len(x) for x, *_ in m.denoiser.asked) / 3 == m.sample_calls == calls
+
+
+@torch.no_grad()
+def test_dpm_solver_draws_at_times_even_in_log_snr():
+    m, y = model(live=True, sampler="dpm_solver", sampling_steps=10), batch(2).y
+    rows = noise.each(2, generator())
+    times = diffusion.log_snr_times(m.alpha_bars, 10)
+    expected = samplers.dpm_solver(m.noise(rows), times[::-1], lambda x, t: m.predict(x, t, y, 0.5), m.alpha_bars)
+    torch.testing.assert_close(m.sample_guided(y, generator(), 0.5), expected)
 
 
 # --- The residual of a filter

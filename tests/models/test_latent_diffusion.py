@@ -12,6 +12,7 @@ from tests.models.helpers import (
     step,
     unlabelled,
 )
+from visage.maths import diffusion, samplers
 from visage.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, betas
 
 CONFIG = {
@@ -130,6 +131,15 @@ def test_sampler_gives_the_distribution_that_the_exact_prediction_is_of(predicti
     factor = ddim_factor(m.abar, m.times()[::-1], 0.5)
     torch.testing.assert_close(z0, factor * z_t)
     assert factor == pytest.approx(0.5, rel=0.06)  # a Gaussian contracts a little with 100 steps
+
+
+def test_dpm_solver_draws_in_latents_at_times_even_in_log_snr():
+    m = model(sampler="dpm_solver", sampling_steps=10)
+    m.scale.fill_(0.5)
+    z = m.prior(2, generator()).view(2, 3, 8, 8)
+    times = diffusion.log_snr_times(m.abar, 10)
+    z0 = samplers.dpm_solver(z, times[::-1], m.predict, m.abar)
+    torch.testing.assert_close(m.sample(2, generator()), m.first.decompress(z0 / 0.5))
 
 
 def test_nothing_is_clipped():
