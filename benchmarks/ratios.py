@@ -2,12 +2,13 @@
 
     make bench                                          # everything; needs data/raw/faces: `dvc repro download`
     python benchmarks/ratios.py training --recipes vae dcgan --seconds 4
+    python benchmarks/ratios.py training --scale full --size 64             # the table for a GPU, printed
 
     preprocess    JPEGs to arrays of both sizes, against a loop of Pillow and torchvision, and against decoding alone,
                   both on one core; once by the clock, where ours works on all cores, and once in CPU seconds
     training      a step of each recipe in both precisions, of which the quicker one counts where none is named, against
                   the same networks and losses in a bare loop: in float32 as people write it, with channels_last memory
-                  and fused optimisers, and with bfloat16 besides
+                  and fused optimisers, and with bfloat16 besides; on a GPU where there is one
     sampling      drawing images, against the time spent inside the networks meanwhile; a flow's, whose layers are no
                   networks, against the same layers from images to noise
 
@@ -18,6 +19,7 @@ ratios and their smallest and largest. Nothing else should run meanwhile. Writes
 import argparse
 import csv
 import io
+import math
 import platform
 import statistics
 import tempfile
@@ -37,7 +39,7 @@ from preprocess import ours as preprocessed
 from preprocess import peer as looped
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from training import made_up_images, training_of
+from training import made_up_images, training_of, wait
 
 from visage import params as parameters
 from visage.config import RunConfig, RuntimeConfig
@@ -52,6 +54,8 @@ from visage.training.plan import is_due
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
+WARM_UP = 4
+"""Steps that are not counted, as the first ones choose kernels and fill the allocator; as many more time one."""
 COLUMNS = ("what", "against", "ratio", "least", "most", "goal")
 
 
@@ -114,23 +118,25 @@ def preprocessing(root: Path, count: int, rounds: int) -> Iterator[Row]:
 # --- Training
 
 
-def bare_loop(config: RunConfig, images: np.ndarray, *, fast: bool, bf16: bool = False) -> Callable[[], None]:
+def bare_loop(
+    config: RunConfig, images: np.ndarray, device: torch.device, *, fast: bool, bf16: bool = False
+) -> Callable[[], None]:
     """The steps of a loop that does nothing but minimise the losses.
 
     fast: with channels_last memory and fused optimisers, else neither.
     """
     torch.manual_seed(config.seed)
-    model = build_model(config)
+    model = build_model(config).to(device)
     if fast:
         model = model.to(memory_format=torch.channels_last)
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     x = x.contiguous(memory_format=torch.channels_last if fast else torch.contiguous_format)
-    generator = torch.Generator().manual_seed(0)
-    y = torch.randint(0, 2, (len(x), len(model.attributes)), generator=generator).float()
+    generator = torch.Generator(device).manual_seed(0)
+    y = torch.randint(0, 2, (len(x), len(model.attributes)), generator=generator, device=device).float()
     groups, size = model.groups(y), config.train.batch_size
-    pools = (
-        [torch.arange(len(x))] if groups is None else [(groups == g).nonzero()[:, 0] for g in groups.unique() if g >= 0]
-    )
+    if groups is None:
+        groups = torch.zeros(len(x), device=device)
+    pools = [(groups == g).nonzero()[:, 0] for g in groups.unique() if g >= 0]
     model.train().initialize(Batch(x[: model.initial_images], y[: model.initial_images]))
     players = {name: [p for m in modules for p in m.parameters()] for name, modules in model.players().items()}
     kinds: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
@@ -149,13 +155,13 @@ def bare_loop(config: RunConfig, images: np.ndarray, *, fast: bool, bf16: bool =
                 continue
             if phase.fresh or batch is None:
                 take = size // len(pools)
-                chosen = torch.cat([pool[torch.randint(len(pool), (take,), generator=generator)] for pool in pools])
+                places = torch.randint(2**31, (len(pools), take), generator=generator, device=device)
+                chosen = torch.cat([pool[row % len(pool)] for pool, row in zip(pools, places, strict=True)])
                 batch = Batch(x[chosen], y[chosen])
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss, _ = phase.loss(batch, Step(done, total, generator))
-            parameters_ = players[phase.player]
-            for p, gradient in zip(parameters_, torch.autograd.grad(loss, parameters_, allow_unused=True), strict=True):
-                p.grad = gradient
+            optimizers[phase.player].zero_grad()
+            loss.backward(inputs=players[phase.player])
             optimizers[phase.player].step()
             phase.after()
         done += 1
@@ -163,32 +169,35 @@ def bare_loop(config: RunConfig, images: np.ndarray, *, fast: bool, bf16: bool =
     return step
 
 
-def per_step(step: Callable[[], object], least: float) -> float:
-    """Seconds of a step, of as many as fit into so many seconds."""
-    started, count = time.perf_counter(), 0
-    while (took := time.perf_counter() - started) < least:
+def per_step(step: Callable[[], object], count: int, device: torch.device) -> float:
+    """Seconds of a step, the mean of so many, which a GPU works off without a pause."""
+    started = time.perf_counter()
+    for _ in range(count):
         step()
-        count += 1
-    return took / count
+    wait(device)
+    return (time.perf_counter() - started) / count
 
 
-def training(configs: Sequence[RunConfig], rounds: int, least: float) -> Iterator[Row]:
+def training(configs: Sequence[RunConfig], device: torch.device, rounds: int, least: float) -> Iterator[Row]:
     """Steps of the loop in `visage.training` beside bare ones."""
     for config in configs:
         images = made_up_images(config.size)
         ours = [
-            training_of(replace(config, train=replace(config.train, precision=precision)), images, CPU).iterate
+            training_of(replace(config, train=replace(config.train, precision=precision)), images, device).iterate
             for precision in ("fp32", "bf16")
         ]
         steps = [
             *ours,
-            bare_loop(config, images, fast=False),
-            bare_loop(config, images, fast=True),
-            bare_loop(config, images, fast=True, bf16=True),
+            bare_loop(config, images, device, fast=False),
+            bare_loop(config, images, device, fast=True),
+            bare_loop(config, images, device, fast=True, bf16=True),
         ]
         for step in steps:
-            per_step(step, 0.2)
-        times = [[per_step(step, least) for step in steps] for _ in range(rounds)]
+            per_step(step, WARM_UP, device)
+        counts = [math.ceil(least / per_step(step, WARM_UP, device)) for step in steps]
+        times = [
+            [per_step(step, count, device) for step, count in zip(steps, counts, strict=True)] for _ in range(rounds)
+        ]
         what = f"training step, {config.label}"
         yield row(what, "bare loop, float32", [plain / min(a, b) for a, b, plain, _, _ in times], "")
         yield row(f"{what}, float32", "bare loop, channels_last, fused", [fast / a for a, _, _, fast, _ in times], "")
@@ -273,7 +282,9 @@ def write_results(rows: Sequence[Row], about: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=("preprocess", "training", "sampling", []), help="all by default")
-    parser.add_argument("--recipes", nargs="*", default=(), help="of 32 pixels; those of the default run by default")
+    parser.add_argument("--recipes", nargs="*", default=(), help="those of the default run by default")
+    parser.add_argument("--scale", choices=("demo", "full"), default="demo")
+    parser.add_argument("--size", type=int, default=32, help="of the images in pixels")
     parser.add_argument("--root", type=Path, default=Path("data/raw/faces"), help="JPEGs of CelebA, or drawn ones")
     parser.add_argument("--images", type=int, default=2000, help="to preprocess")
     parser.add_argument("--rounds", type=int, default=5)
@@ -281,15 +292,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32, help="drawn at once")
     asked = parser.parse_args()
     shipped = parameters.load(Path("params.yaml"))
-    labels = [f"{recipe}-32" for recipe in asked.recipes] or [run for run in shipped.runs if run.endswith("-32")]
-    configs = parameters.resolve(shipped.model_copy(update={"runs": labels, "seeds": [0]}), Path("src"))
+    recipes = asked.recipes or [run.removesuffix("-32") for run in shipped.runs if run.endswith("-32")]
+    labels = [f"{recipe}-{asked.size}" for recipe in recipes]
+    preprocess = shipped.preprocess.model_copy(update={"sizes": [asked.size]})
+    changes = {"runs": labels, "seeds": [0], "scale": asked.scale, "preprocess": preprocess}
+    configs = parameters.resolve(shipped.model_copy(update=changes), Path("src"))
     configs = [config for config in configs if config.label in labels and config.first_stage is None]
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        RuntimeConfig("cpu", 1, deterministic=False, experiment="benchmark").save()
-        start_device()
+        RuntimeConfig("auto", 1, deterministic=False, experiment="benchmark").save()
+        device = start_device()
     parts = {
         "preprocess": lambda: preprocessing(asked.root, asked.images, asked.rounds),
-        "training": lambda: training(configs, asked.rounds, asked.seconds),
+        "training": lambda: training(configs, device, asked.rounds, asked.seconds),
         "sampling": lambda: sampling(configs, asked.rounds, asked.samples),
     }
     rows = [found for name in asked.parts or parts for found in parts[name]()]

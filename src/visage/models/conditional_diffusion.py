@@ -301,11 +301,11 @@ class ConditionalDiffusion(GenerativeModel):
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Bound log p(x) with the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, the rest is the rate."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms
-        step: diffusion.ReverseStep = diffusion.IsotropicStep(
-            self.alpha_bars, diffusion.variances(self.alpha_bars, "large")
-        )
+        step: diffusion.ReverseStep
         if self.filter:
             step = FilteredStep(self.filter, self.alpha_bars)
+        else:
+            step = diffusion.IsotropicStep(self.alpha_bars, diffusion.variances(self.alpha_bars, "large"))
         return Bound(*diffusion.variational_bound(x, self.predict, self.alpha_bars, step, rows, terms))
 
     def ood_scores(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -127,13 +127,21 @@ class WienerFilter(nn.Module):
             gain, gain_rest = a * self.variances / noisy, a * self.rest / noisy_rest
             along = (gain - gain_rest) * (centred @ self.axes)
             m = self.mean + gain_rest * centred + along @ self.axes.T
-            left, left_rest = self.variances * sigma**2 / noisy, self.rest * sigma**2 / noisy_rest
-            dims, count = self.axes.shape
-            c = ((left.sum(1, keepdim=True) + (dims - count) * left_rest) / dims).sqrt()
-            other, other_rest = left * sigma**2 / noisy, left_rest * sigma**2 / noisy_rest  # V C^-1 V along the axes
-            s = ((other.sum(1, keepdim=True) + (dims - count) * other_rest) / dims).sqrt()
+            left, left_rest = self.left(a**2, sigma**2)
+            c = self.mean_of(left, left_rest).sqrt()
+            s = self.mean_of(left**2 / self.variances, left_rest**2 / self.rest).sqrt()  # V C^-1 V along the axes
             m, a, sigma, c, s = m.reshape(x_t.shape), *(part[:, :, None, None] for part in (a, sigma, c, s))
             return LinearGuess(m, c, s, (x_t - a * m) / sigma)
+
+    def left(self, a2: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
+        """V along the axes, (B, K), and along any other, (B, 1), for a^2 and sigma^2 (B, 1)."""
+        along, rest = (v * sigma2 / (a2 * v + sigma2) for v in (self.variances, self.rest))
+        return along, rest
+
+    def mean_of(self, along: Tensor, rest: Tensor) -> Tensor:
+        """The mean over the D dimensions, (B, 1), of what is (B, K) along the axes and (B, 1) along any other."""
+        dims, count = self.axes.shape
+        return (along.sum(1, keepdim=True) + (dims - count) * rest) / dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +161,15 @@ class FilteredStep:
     @property
     def first_variance(self) -> Tensor:
         """The mean squared error of the filter's guess at t = 1: L_0 is a sum over dimensions."""
-        along, rest = self.left(self.alpha_bars[1:2])
-        dims, count = self.filter.axes.shape
-        return (along.sum() + (dims - count) * rest.squeeze()) / dims
+        return self.filter.mean_of(*self.left(self.alpha_bars[1:2])).squeeze()
 
     def left(self, abar: Tensor) -> tuple[Tensor, Tensor]:
-        """The variances V of x_0 given x_t: along the axes (B, K), and along any other (B, 1), for abar (B,)."""
+        """V for abar (B,), as the filter has it."""
         a2, sigma2 = (part.to(self.filter.variances)[:, None] for part in (abar, 1 - abar))
-        along, rest = (v * sigma2 / (a2 * v + sigma2) for v in (self.filter.variances, self.filter.rest))
-        return along, rest
+        return self.filter.left(a2, sigma2)
 
     def variances(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A and variance of `posterior`, (B, 1), and what p has along the axes (B, K) and any other (B, 1)."""
+        """The posterior's a and variance, (B, 1), and what p has along the axes (B, K) and any other (B, 1)."""
         a, _, variance = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
         a, variance = (part.to(self.filter.variances)[:, None] for part in (a, variance))
         along, rest = (variance + a**2 * left for left in self.left(self.alpha_bars[t]))
