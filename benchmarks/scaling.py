@@ -75,10 +75,12 @@ def clone(settings: Mapping[str, Any]) -> Iterator[Path]:
         yield folder
 
 
-def sleeping_project(folder: Path, runs: int) -> tuple[float, float]:
+def sleeping_project(folder: Path, runs: int, share: float = 1) -> tuple[float, float]:
     """A DVC project like ours, whose stages sleep; return the seconds of all together, and of the longest chain.
 
     How long each one takes is known from metrics/cost, as it is in a clone of ours.
+
+    share: of the seconds in SLEEPING.
     """
     stages: dict[str, Any] = {
         "data": {"cmd": "sleep 1; date > data", "outs": ["data"]},
@@ -86,7 +88,7 @@ def sleeping_project(folder: Path, runs: int) -> tuple[float, float]:
     }
     sums = dict.fromkeys(range(runs), 0.0)
     for kind, needs in (("train", "data"), ("evaluate", "train-${key}")):
-        shortest, longest = SLEEPING[kind]
+        shortest, longest = (share * seconds for seconds in SLEEPING[kind])
         seconds = {i: round(shortest + (longest - shortest) * i / (runs - 1), 1) for i in range(runs)}
         for i, each in seconds.items():
             sums[i] += each

@@ -22,6 +22,7 @@ SETTINGS = {
     "r1_gamma": 0.5,
     "r1_every": 16,
     "path_every": 4,
+    "noise_speed": 1.0,
     "mixing": 0.9,
     "linear": False,
 }
@@ -137,7 +138,7 @@ def test_gain_and_speed_are_applied_when_a_layer_is_used():
 def test_a_styled_convolution_is_that_of_the_paper(up):
     """Equations 1 and 3, one image after the other: zeros between the pixels, a filter for its own, noise, bias."""
     torch.manual_seed(0)
-    conv = sg.StyledConv(5, 7, 6, up=up)
+    conv = sg.StyledConv(5, 7, 6, noise_speed=0.5, up=up)
     with torch.no_grad():
         conv.bias.normal_()
         conv.strength.fill_(0.7)
@@ -153,7 +154,7 @@ def test_a_styled_convolution_is_that_of_the_paper(up):
             h = F.conv2d(h, 4 * FILTER.expand(7, 1, 4, 4), padding=1, groups=7)
         else:
             h = F.conv2d(x[i : i + 1], kernel, padding=1)
-        h = h + 0.7 * noise[i] + conv.bias[:, None, None]
+        h = h + 0.5 * 0.7 * noise[i] + conv.bias[:, None, None]
         expected = torch.where(h > 0, h, 0.2 * h)[0] * math.sqrt(2)
         torch.testing.assert_close(out[i], expected, rtol=1e-4, atol=1e-5)
 
@@ -161,7 +162,7 @@ def test_a_styled_convolution_is_that_of_the_paper(up):
 def test_demodulation_gives_unit_variance_whatever_the_styles(monkeypatch):
     monkeypatch.setattr(sg, "lrelu", lambda x: x)
     torch.manual_seed(0)
-    conv, x, w = sg.StyledConv(32, 48, 6, up=False), torch.randn(16, 32, 16, 16), torch.randn(16, 6)
+    conv, x, w = sg.StyledConv(32, 48, 6, noise_speed=1.0, up=False), torch.randn(16, 32, 16, 16), torch.randn(16, 6)
     with torch.no_grad():
         out = conv(x, w, torch.zeros(1, 1, 16, 16))
         assert out[:, :, 1:-1, 1:-1].std((0, 2, 3)).mean().item() == pytest.approx(1.0, abs=0.05)

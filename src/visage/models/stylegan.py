@@ -37,6 +37,9 @@ Where we deviate:
   for images and their mirror images of mean m, principal axes U and variances L along them, and codes w = f(z) of mean
   w' and covariance C. So g starts at images of the right mean and, along U, covariance, and f hardly moves afterwards.
   With mixed codes, the map takes the first layer's. A training of a minute does not come near this from random weights.
+* If `noise_speed` is less than 1, the strengths of the noise learn as much slower as the mapping does by its own
+  factor: Adam moves a scalar by up to lr a step, so a high rate takes the strength of the last layer to .5 in the 600
+  steps of a minute, and one face in four is covered with speckles.
 * `sample` draws new noise for each image, as training does; `decode` uses one fixed noise, so that an image is a
   function of its code. Both clamp images to [-1, 1], which the authors' code does when it saves them.
 """
@@ -72,6 +75,7 @@ class StyleGANConfig:
     r1_gamma: Annotated[float, Gt(0)]  # weight of R1; the authors' code: 0.0002 size^2 / batch size
     r1_every: Annotated[int, Ge(0)]  # steps from one R1 to the next; 0: never; the paper: 16
     path_every: Annotated[int, Ge(0)]  # steps from one path length penalty to the next; 0: never; the paper: 8
+    noise_speed: Annotated[float, Gt(0), Le(1)]  # learning rate of the noise's strengths, as a share; the paper: 1
     mixing: Annotated[float, Ge(0), Le(1)]  # share of training images made from two codes; the paper: 0.9
     linear: bool  # add a fixed linear map of w, that of principal components, to the colours
 
@@ -174,13 +178,14 @@ class Conv(nn.Module):
 class StyledConv(nn.Module):
     """A modulated 3x3 convolution, optionally doubling the resolution, with demodulation, noise and activation."""
 
-    def __init__(self, ins: int, outs: int, latent_dim: int, up: bool) -> None:
+    def __init__(self, ins: int, outs: int, latent_dim: int, noise_speed: float, up: bool) -> None:
         super().__init__()
         self.affine = Linear(latent_dim, ins, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outs, ins, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outs))
         self.strength = nn.Parameter(torch.zeros(()))
         self.gain = 1 / math.sqrt(ins * 9)
+        self.noise_speed = noise_speed
         self.up = up
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
@@ -193,7 +198,7 @@ class StyledConv(nn.Module):
             x = F.conv2d(x, weight, padding=1)
         d = torch.rsqrt(F.linear(s.square(), weight.square().sum((2, 3))) + 1e-8)
         x = x * d[:, :, None, None]
-        return lrelu(x + (self.strength * noise + self.bias[:, None, None]).to(x.dtype))
+        return lrelu(x + (self.noise_speed * self.strength * noise + self.bias[:, None, None]).to(x.dtype))
 
 
 class ToRGB(nn.Module):
@@ -235,7 +240,7 @@ class Synthesis(nn.Module):
     def __init__(self, config: StyleGANConfig, size: int) -> None:
         super().__init__()
         outs = widths(config, size)
-        styled = partial(StyledConv, latent_dim=config.latent_dim)
+        styled = partial(StyledConv, latent_dim=config.latent_dim, noise_speed=config.noise_speed)
         self.const = nn.Parameter(torch.randn(1, outs[0], 4, 4))
         self.convs = nn.ModuleList([styled(outs[0], outs[0], up=False)])
         for i, o in pairwise(outs):
