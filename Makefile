@@ -41,15 +41,8 @@ test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on
 bench: install ## how fast we are beside bare loops; writes benchmarks/results.md; needs data/raw, and a quiet machine
 	OMP_NUM_THREADS=1 $(UV) run --locked python benchmarks/ratios.py
 
-# a database gets a server here; what MLFLOW_TRACKING_URI names otherwise is a server already
-ui: install ## MLflow on http://127.0.0.1:5000, or where MLFLOW_TRACKING_URI says
-	$(UV) run --locked python -m visage.tracking.sync
-	@case "$${MLFLOW_TRACKING_URI:=sqlite:///mlflow.db}" in \
-	sqlite:* | postgresql* | mysql* | mssql*) \
-	  MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(UV) run --locked mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" \
-	    --host 127.0.0.1 --port $${PORT:-5000} --workers 1 ;; \
-	*) echo "MLflow is at $$MLFLOW_TRACKING_URI" | sed 's,//[^/]*@,//,' ;; \
-	esac
+ui: install ## MLflow on http://127.0.0.1:5000 (or PORT=...), or where MLFLOW_TRACKING_URI says
+	$(UV) run --locked python -m visage.tracking.ui
 
 sync: install ## rebuild in MLflow what it lacks, from metrics/ and runs/
 	$(UV) run --locked python -m visage.tracking.sync

@@ -24,6 +24,7 @@ PLAIN = {
     "visage.measures.table",
     "visage.metrics",
     "visage.pictures",
+    "visage.redaction",
     "visage.results",
     "visage.scratch",
 }

@@ -21,6 +21,7 @@ from visage.config import (
     RunConfig,
 )
 from visage.errors import UserError
+from visage.params.images import OUTPUTS
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +131,12 @@ def runs_for(key, value):
         ("data.source", "folder", ["data", "root"]),
         ("data.root", "", ["data.root", "''", "names nothing"]),
         ("data.root", " ", ["data.root", "' '", "names nothing"]),
+        ("data.root", "data/raw/celeba", ["data.root: data/raw/celeba is in data/raw", "DVC empties", "elsewhere"]),
+        ("data.root", "data/raw", ["data.root", "is in data/raw"]),
+        ("data.root", "runs/../report/x", ["data.root", "is in report"]),
+        ("data.root", "data", ["data.root: data holds data/raw", "the folder of the images alone"]),
+        ("data.root", ".", ["data.root: . holds configs"]),
+        ("ood", [{"source": "folder", "root": "metrics/cats"}], ["ood[0].root", "is in metrics"]),
         ("data.limit", 5, ["data.limit", "5 images", "6 or more"]),
         ("data.limit", 10, ["data.limit", "10 training images", "train.batch_size of vae-32, 16"]),
         ("data.source", "celebra", ["data.source", "celebra", "did you mean celeba?", "folder"]),
@@ -272,6 +279,12 @@ def test_inception_s_file_is_looked_for_in_the_project_s_root(raw, configure, tm
     assert EvaluateConfig.load(tmp_path / "configs").inception == "weights.pth"
     put(raw, "evaluate.inception", "download")
     configure(raw)
+
+
+def test_the_folders_that_users_must_keep_out_of_are_those_that_stages_write():
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].values()
+    outputs = [next(iter(out)) if isinstance(out, dict) else out for stage in stages for out in stage["outs"]]
+    assert sorted({out.partition("/$")[0] for out in outputs}) == sorted(OUTPUTS)
 
 
 def test_missing_keys_and_files_are_named(raw, configure, tmp_path):

@@ -1,13 +1,31 @@
 """What of this machine may be used, and where its processes meet."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where a container sees the limits of its control group."""
+
 
 def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processor cores that this process may use: those that it is bound to, or its container's share of them."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(bound, _quota())))
+
+
+def _quota() -> float:
+    """How many cores' time the control group may use, infinite where it has no limit (version 2, then version 1)."""
+    try:
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (CONTROL_GROUP / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (CONTROL_GROUP / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return math.inf
+    return int(quota) / int(period) if quota.isdecimal() else math.inf  # "max" or -1: no limit
 
 
 def private_folder() -> Path:

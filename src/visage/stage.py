@@ -1,11 +1,14 @@
 """What every stage shares: how it ends when the user can fix what went wrong."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from visage.errors import UserError
 from visage.fork_server import run_forked
+from visage.redaction import redact_streams
 
 
 def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
@@ -16,15 +19,39 @@ def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
     fork: leave the call to a fork of the server (`visage.fork_server`) where there is one; what takes long to import is
         imported by `main`, so that this process does not import it.
     """
+    redact_streams()
     try:
         if fork:
             run_forked()
         main()
-    except UserError as error:
-        if os.environ.get("VISAGE_TRACEBACK") == "1":
+    except (UserError, MemoryError, RuntimeError) as error:
+        if os.environ.get("VISAGE_TRACEBACK") == "1" or not (isinstance(error, UserError) or _out_of_memory(error)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error if isinstance(error, UserError) else _memory_line(error)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: what was done is kept; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether this is Python's, PyTorch's or CUDA's way to say so; PyTorch is not imported for it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
+def _memory_line(error: BaseException) -> str:
+    """What was asked for, and which parameter asks for less."""
+    told = re.search(r"(T|t)ried to allocate [\d.]+ \w+|Unable to allocate [\d.]+ \w+", " ".join(str(error).split()))
+    asked = f" ({told[0]})" if told else ""
+    training = "train.batch_size (of one recipe: recipes.<recipe>.train.batch_size)"
+    fix = {
+        "train": f"lower {training}, or the model's width",
+        "evaluate": "lower evaluate.quality_samples or evaluate.images",
+        "reference": "lower evaluate.images or data.limit",
+        "attribute_network": "lower attribute_network.batch_size",
+    }.get(Path(sys.argv[0]).stem, "give it more")
+    return f"out of memory{asked}: {fix}, run fewer stages at once (make repro JOBS=1), or free some memory"

@@ -1,4 +1,5 @@
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -125,9 +126,22 @@ def wrong_split(copy):
     copy.write()
 
 
-def no_test(copy):
-    copy.split = {name: split % 2 for name, split in copy.split.items()}
+def few_to_test(copy):
+    first = copy.names[0]
+    copy.split = {name: 2 if name == first else split % 2 for name, split in copy.split.items()}
     copy.write()
+
+
+def doubled_row(copy):
+    copy.write()
+    path = copy.root / "list_eval_partition.txt"
+    path.write_text(path.read_text() + "000001.jpg 0\n")
+
+
+def no_text(copy):
+    copy.write()
+    path = copy.root / "list_attr_celeba.txt"
+    path.write_bytes(path.read_bytes() + b"\xff\xfe")
 
 
 def truncated_zip(copy):
@@ -189,20 +203,22 @@ def missing_root(copy):
     ("breakage", "words"),
     [
         (wrong_value, ["list_attr_celeba.txt, line 3", "'2'", "-1, 0, 1"]),
-        (wrong_length, ["list_attr_celeba.txt, line 6", "39 values for 40"]),
+        (wrong_length, ["list_attr_celeba.txt, line 6", "the name of an image and 40 attributes, got 40 values"]),
         (lacking_column, ["list_attr_celeba.txt, line 2", "Smiling"]),
         (lacking_row, ["list_attr_celeba.txt", "4 of the images", "000007.jpg, 000010.jpg, 000013.jpg)"]),
         (lacking_split, ["list_eval_partition.txt", "000013.jpg"]),
         (wrong_split, ["list_eval_partition.txt, line 5", "3 is none of 0, 1, 2"]),
-        (no_test, ["none of its 24 images is in test, where 6 are needed", "list_eval_partition.txt"]),
+        (few_to_test, ["1 of its 24 images is in test, where 6 are needed", "list_eval_partition.txt"]),
+        (doubled_row, ["list_eval_partition.txt, line 25", "000001.jpg has a row already"]),
+        (no_text, ["list_attr_celeba.txt", "no text in UTF-8", "save it as such"]),
         (truncated_zip, ["img_align_celeba.zip", "not a whole zip"]),
         (climbing_zip, ["points out of the archive", "../../000001.jpg"]),
         (absolute_zip, ["points out of the archive"]),
         (backslash_zip, ["points out of the archive"]),
         (doubled_zip, ["000001.jpg twice", "a/000001.jpg, b/000001.jpg"]),
-        (empty_zip, ["holds no .jpg"]),
+        (empty_zip, ["holds no image"]),
         (no_annotations, ["lacks list_attr_celeba.txt"]),
-        (html_annotations, ["list_attr_celeba.txt, line 1", "number of images"]),
+        (html_annotations, ["list_attr_celeba.txt, line 1", "no column 5_o_Clock_Shadow"]),
         (empty_annotations, ["list_attr_celeba.txt is empty"]),
         (no_images, ["lacks img_align_celeba.zip or a folder"]),
         (missing_root, ["data.root", "no folder"]),
@@ -216,6 +232,86 @@ def test_what_is_broken_is_named_in_one_line(copy, breakage, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+DIALECTS = {
+    "blanks after commas": lambda text: text.replace(",", ", ").encode(),
+    "quotes": lambda text: "\n".join(
+        ",".join(f'"{value}"' for value in line.split(",")) for line in text.splitlines()
+    ).encode(),
+    "semicolons": lambda text: text.replace(",", ";").encode(),
+    "tabs, by Excel": lambda text: text.replace(",", "\t").encode("utf-16"),
+    "CRLF and a mark": lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+    "an index, by pandas": lambda text: "\n".join(
+        f"{i - 1 if i else ''},{line}" for i, line in enumerate(text.splitlines())
+    ).encode(),
+    "numbers with a point": lambda text: re.sub(r",(-?[01])\b", r",\1.0", text).encode(),
+}
+
+
+@pytest.mark.parametrize("written", DIALECTS.values(), ids=DIALECTS)
+def test_a_csv_is_read_as_any_program_writes_it(copy, written):
+    copy.layout = "kaggle"
+    expected = celeba_files.read(copy.write())
+    for name in ("list_attr_celeba.csv", "list_eval_partition.csv"):
+        path = next(copy.root.rglob(name))
+        path.write_bytes(written(path.read_text()))
+    found = celeba_files.read(copy.root)
+    np.testing.assert_array_equal(found.attributes, expected.attributes)
+    np.testing.assert_array_equal(found.split, expected.split)
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".png"])
+def test_images_may_have_another_suffix_than_the_table_says(copy, suffix):
+    copy.layout = "folder"
+    expected = celeba_files.read(copy.write())
+    for path in list(copy.root.rglob("*.jpg")):
+        path.rename(path.with_suffix(suffix))
+    found = celeba_files.read(copy.root)
+    assert found.image_id.tolist() == [name.replace(".jpg", suffix) for name in copy.names]
+    np.testing.assert_array_equal(found.attributes, expected.attributes)
+    np.testing.assert_array_equal(found.identity, expected.identity)
+
+
+def test_images_that_the_official_list_all_trains_on_are_split_anew_by_person(copy):
+    first, copy.names = copy.names[0], [f"{i:06d}.jpg" for i in range(1, 301)]
+    copy.images = dict.fromkeys(copy.names, copy.images[first])
+    copy.attributes = dict.fromkeys(copy.names, copy.attributes[first])
+    copy.split = dict.fromkeys(copy.names, 0)
+    copy.identity = {name: i // 3 for i, name in enumerate(copy.names)}
+    found = celeba_files.read(copy.write())
+    assert found.counts["test"] > 15
+    assert found.counts["valid"] > 15
+    people = [set(found.identity[found.split == i]) for i in range(3)]
+    assert sum(map(len, people)) == len(set.union(*people)) == 100
+    assert found.remarks == [
+        "warning: the official split has no valid and no test image among these, so they are split anew, by person: "
+        "a tenth to test, a tenth to validate on; figures on other splits are not comparable"
+    ]
+
+
+def test_what_systems_and_editors_keep_beside_the_images_is_no_image(copy):
+    copy.layout = "kaggle"
+    root = copy.write()
+    for folder in ("__MACOSX/img_align_celeba", "img_align_celeba/.ipynb_checkpoints", "lost+found"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "._000001.jpg").write_bytes(b"")
+        (root / folder / "000001.jpg").write_bytes(b"")
+    (root / "._cover1.jpg").write_bytes(b"")
+    (root / "lost+found").chmod(0)
+    found = celeba_files.read(root)
+    (root / "lost+found").chmod(0o700)
+    assert found.image_id.tolist() == copy.names
+    with opened(found.path) as read:
+        assert [read(member) for member in found.members] == list(copy.images.values())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to this user")
+def test_a_closed_annotation_file_is_named(copy):
+    path = copy.write() / "list_attr_celeba.txt"
+    path.chmod(0)
+    with pytest.raises(UserError, match=r"list_attr_celeba\.txt cannot be read .*permission"):
+        celeba_files.read(copy.root)
 
 
 def test_a_mac_s_own_entries_are_no_images(copy):

@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pytest
 
+from visage.data.collection import split_by_hash
 from visage.data.sources import folder, settings
 from visage.errors import UserError
 
@@ -48,7 +49,7 @@ def test_the_split_depends_on_the_name_alone(pictures):
 
 
 def test_shares_are_kept_on_average():
-    splits = np.array([folder.split_of(f"{i}.jpg", 0.1, 0.25) for i in range(4000)])
+    splits = np.array([split_by_hash(f"{i}.jpg", 0.1, 0.25) for i in range(4000)])
     np.testing.assert_allclose(np.bincount(splits) / 4000, [0.65, 0.1, 0.25], atol=0.02)
 
 
@@ -62,6 +63,18 @@ def test_attributes_come_from_a_csv(pictures, tmp_path):
     assert found.attributes.tolist() == [[i % 2, int(i % 3 > 0)] for i in range(60)]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line", ["{},{}", "{};{}", "{}\t{}", '"{}", "{}"'])
+def test_a_csv_may_be_saved_by_excel(pictures, tmp_path, line, encoding):
+    names = read(pictures).members
+    path = tmp_path / "attributes.csv"
+    lines = [line.format("file", "Brüder"), *(line.format(name, i % 2) for i, name in enumerate(names))]
+    path.write_bytes("\r\n".join(lines).encode(encoding))
+    found = read(pictures, path)
+    assert found.names == ("Brüder",)
+    assert found.attributes[:, 0].tolist() == [i % 2 for i in range(60)]
+
+
 @pytest.mark.parametrize(
     ("csv", "words"),
     [
@@ -70,7 +83,9 @@ def test_attributes_come_from_a_csv(pictures, tmp_path):
         ("file,hat\n2.webp,1\n", ["no row for 59 of the images", "11.webp"]),
         ("", ["no row for 60"]),
         ("file,hat,hat\n2.webp,1,1\n", ["line 1", "column hat is there twice"]),
-        ("file,\udcff\n", ["not a CSV file in UTF-8"]),
+        ("file,hat\n2.webp,1\n2.webp,0\n", ["line 3", "2.webp has a row already"]),
+        ('file,hat\n"2.webp,1\n', ["line 2", "unexpected end of data"]),
+        ("file,\udcff\n", ["no text in UTF-8"]),
     ],
 )
 def test_a_csv_that_does_not_fit_is_named(pictures, tmp_path, csv, words):

@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +240,46 @@ def test_bad_images_are_named_and_left_out(copy, make, make_jpeg, capsys):
     assert truncated not in faces.image_id
     assert small not in faces.image_id
     assert f"skipped: img_align_celeba/{truncated} cannot be read" in capsys.readouterr().out
+
+
+def test_what_is_wrong_with_an_image_is_said_in_the_same_words_every_time(copy, make):
+    copy.images[copy.names[1]] = b"no image"
+    reasons = {load_card(make()).skipped[0].reason for _ in range(2)}
+    assert reasons == {"cannot be read: cannot identify image file"}
+
+
+def png(width, height):
+    """A PNG of so many black pixels in a few kilobytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(height * (1 + (width + 7) // 8)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def jpeg_that_says(data, width, height):
+    """The same JPEG, whose header says that it is of another size."""
+    start = data.index(b"\xff\xc0") + 5
+    return data[:start] + struct.pack(">HH", height, width) + data[start + 4 :]
+
+
+def test_an_image_that_would_fill_the_memory_is_a_bad_one(copy, make, make_jpeg):
+    copy.images[copy.names[1]] = png(20_000, 20_000)
+    copy.images[copy.names[8]] = jpeg_that_says(make_jpeg(0), 60_000, 60_000)
+    first, second = load_card(make()).skipped
+    assert first.reason.startswith("cannot be read: Image size (400000000 pixels) exceeds limit")
+    assert second.reason == "has 60000x60000 pixels, more than 89,478,485"
+
+
+def test_a_file_that_would_fill_the_memory_is_not_read(copy, make, monkeypatch, tmp_path):
+    monkeypatch.setattr("visage.data.collection.MOST_BYTES", 50_000)
+    copy.images[copy.names[1]] += bytes(100_000)
+    for copy.layout in ("zip", "folder"):
+        (skipped,) = load_card(make()).skipped
+        assert skipped.reason.startswith("cannot be read: 10")
+        assert skipped.reason.endswith(" bytes are too many for an image")
 
 
 def test_too_many_bad_images_stop_and_leave_nothing(copy, make, tmp_path):

@@ -1,7 +1,9 @@
 import contextlib
 import http.server
+import ssl
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -37,8 +39,11 @@ def tracking():
 
 
 @contextlib.contextmanager
-def answering(status: int):
-    """A server on this machine that gives one answer to everything; its address."""
+def answering(status: int, certificate: Path | None = None):
+    """A server on this machine that gives one answer to everything; its address.
+
+    certificate: a PEM file with a certificate and its key, for a server that speaks TLS.
+    """
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -49,9 +54,13 @@ def answering(status: int):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        if certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
 

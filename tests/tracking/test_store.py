@@ -1,13 +1,24 @@
+import datetime
+import ipaddress
 import os
+import re
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import ROOT
+from visage.config import RuntimeConfig
 from visage.errors import UserError
+from visage.tracking import ui
+from visage.tracking.log import Store
 from visage.tracking.store import check_store, store_uri
 
 
@@ -49,6 +60,37 @@ def test_stores_that_plugins_know_are_left_to_mlflow():
         check_store(uri)
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A PEM file with a key and a certificate for this machine that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    built = built.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    built = built.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(secret + built.sign(key, hashes.SHA256()).public_bytes(pem))
+    return path
+
+
+def test_a_server_s_certificate_is_checked_as_mlflow_checks_it(serving, certificate, monkeypatch):
+    with serving(200, certificate) as uri:
+        with pytest.raises(UserError, match=r"certificate of .* is not trusted .*MLFLOW_TRACKING_SERVER_CERT_PATH"):
+            check_store(uri)
+        for name, value in (
+            ("MLFLOW_TRACKING_INSECURE_TLS", "true"),
+            ("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate)),
+            ("REQUESTS_CA_BUNDLE", str(certificate)),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setenv(name, value)
+                check_store(uri)
+
+
 def test_unusable_stores_are_refused_with_a_fix(serving, tmp_path):
     (tmp_path / "notes.db").write_text("these are notes, not tables")
     port = closed_port()
@@ -72,16 +114,112 @@ def test_unusable_stores_are_refused_with_a_fix(serving, tmp_path):
         check_store(uri)
 
 
-def test_make_ui_serves_a_database_and_names_a_server():
-    for uri, words in (
-        ("", "mlflow ui --backend-store-uri sqlite:///mlflow.db "),
-        ("postgresql://host/mlflow", "mlflow ui --backend-store-uri postgresql://host/mlflow "),
-        ("https://anna:secret@mlflow.example.org:8443", "\nMLflow is at https://mlflow.example.org:8443\n"),
-        ("databricks", "\nMLflow is at databricks\n"),
+@pytest.fixture
+def served(tmp_path, tracking):
+    """A function: what `make ui` runs in an empty project -> how it ended, without a server that would not end."""
+    (tmp_path / "configs").mkdir()
+    RuntimeConfig("cpu", 1, deterministic=False, experiment="faces").save(tmp_path / "configs")
+    code = (
+        "import os; from visage.tracking import ui\n"
+        "os.execv = lambda path, command: print(*command, '|', os.environ[ui.VARIABLE])\n"
+        "ui.main()"
+    )
+
+    def run(**environment):
+        variables = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_a_database_is_served_on_this_machine_and_its_address_is_in_no_command_line(served, tmp_path):
+    """All users of a machine see command lines, and an address may hold a password."""
+    command, _, store = served(PORT="5123").stdout.strip().rpartition(" | ")
+    assert command.endswith("-m mlflow ui --host 127.0.0.1 --port 5123 --workers 1")
+    assert store == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_to_another(served):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = served(PORT=str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: port \d+ of 127\.0\.0\.1 cannot be used \(.*\): .*make ui PORT=5001\n", done.stderr)
+    assert "PORT=x is no port" in served(PORT="x").stderr
+
+
+def test_make_ui_names_the_page_of_a_server(monkeypatch, capsys):
+    monkeypatch.setattr(ui.sync, "main", lambda: None)
+    for uri, shown in (
+        ("https://anna:secret@mlflow.example.org:8443", "MLflow is at https://***@mlflow.example.org:8443\n"),
+        ("databricks", "MLflow is at databricks\n"),
     ):
-        command = ["make", "--silent", "ui", "UV=echo"]  # echo shows what uv would run
-        environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-        assert words in done.stdout
-        assert ("mlflow ui" in done.stdout) == ("mlflow ui" in words)
-        assert "secret" not in done.stdout
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        ui.main()
+        assert capsys.readouterr().out == shown
+
+
+def test_a_store_that_mlflow_cannot_use_is_one_line(served, tmp_path):
+    """A database that is locked or of another version, a driver that is missing, a server that knows nobody."""
+    assert served().returncode == 0
+    path = tmp_path / "mlflow.db"
+    good = path.read_bytes()
+    with sqlite3.connect(path) as store:
+        store.execute("UPDATE alembic_version SET version_num = '0000'")
+    store.close()
+    for environment, words in (
+        ({}, "schema .*mlflow db upgrade"),
+        ({"MLFLOW_TRACKING_URI": "mysql+nodriver://anna:planted@host/db"}, "nodriver"),
+        ({"MLFLOW_TRACKING_URI": "mysql+pymysql://anna:planted@host/db"}, "No module named 'pymysql'.*install"),
+    ):
+        done = served(**environment)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert re.match(f"error: MLflow cannot use the store .*{words}", line)
+        assert "planted" not in line
+    path.write_bytes(good)
+    assert served().returncode == 0
+
+
+def test_an_experiment_that_was_deleted_in_the_page_is_used_again(tmp_path, tracking):
+    store = Store(tmp_path, "faces")
+    store.client.delete_experiment(store.experiment_id)
+    again = Store(tmp_path, "faces")
+    assert again.experiment_id == store.experiment_id
+    assert again.client.get_experiment(again.experiment_id).lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["copied", "moved"])
+def test_a_project_in_another_place_keeps_its_files_there(tmp_path, tracking, kept):
+    old, new = tmp_path / "old", tmp_path / "new place"
+    old.mkdir()
+    (tmp_path / "file.txt").write_text("content")
+
+    first = Store(old, "faces")
+    run_id = first.client.create_run(first.experiment_id).info.run_id
+    first.client.log_artifact(run_id, str(tmp_path / "file.txt"), "before")
+    if kept:
+        shutil.copytree(old, new)
+    else:
+        old.rename(new)
+    before = sorted(old.rglob("*"))
+    code = (  # a process of its own, as MLflow remembers where the files of a run were
+        "import sys; from pathlib import Path; from visage.tracking.log import Store\n"
+        "root, file, run_id = Path(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
+        "store = Store(root, 'faces')\n"
+        "store.client.log_artifact(run_id, file, 'after')\n"
+        "store.client.log_artifact(store.client.create_run(store.experiment_id).info.run_id, file, 'other')\n"
+        "print([item.path for item in store.client.list_artifacts(run_id)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(new), str(tmp_path / "file.txt"), run_id],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "['after', 'before']\n"
+    assert sorted(old.rglob("*")) == before
+    assert sorted(path.parent.name for path in (new / "mlartifacts").rglob("file.txt")) == ["after", "before", "other"]

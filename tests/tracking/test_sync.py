@@ -144,4 +144,6 @@ def test_it_names_what_is_missing(home, tmp_path, config):
     project(tmp_path, config, seed=8)
     shutil.rmtree(tmp_path / "runs")
     shutil.rmtree(tmp_path / "metrics")
-    assert sync_all(tmp_path, home) == {"vae-32-0": "no results here: run `dvc repro evaluate@vae-32-0` or `dvc pull`"}
+    assert sync_all(tmp_path, home) == {
+        "vae-32-0": "no results here: run `dvc repro evaluate@vae-32-0`, or `dvc pull` where there is a remote"
+    }

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import os
+import pickle
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ from visage.training.outputs import build_model
 from visage.training.plan import is_due, learning_rate, misfits, moments, total_steps
 
 CPU = torch.device("cpu")
+SAVED = {"training": {"a": 1}, "log": {}}
 CONFIG = TrainConfig(
     kimg=0.6,  # 20 steps: one phase takes 20 images every step, the other every second step
     batch_size=20,
@@ -192,9 +194,9 @@ def test_two_trainings_of_one_run_take_turns(tmp_path, capsys):
         while "another process" not in capsys.readouterr().out:
             time.sleep(0.01)
         assert not seen
-        checkpoint.save({"a": 1})
+        checkpoint.save(SAVED)
     thread.join()
-    assert seen == [{"a": 1}]
+    assert seen == [SAVED]
 
 
 def test_a_damaged_checkpoint_is_named(make, tmp_path):
@@ -205,15 +207,54 @@ def test_a_damaged_checkpoint_is_named(make, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_byte_that_changed_in_a_tensor_is_noticed(make, tmp_path):
+    """PyTorch would read it without a word."""
+    training = make()
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        checkpoint.save({"training": training.state_dict(), "log": {}})
+        parameter = next(training.model.parameters()).detach().numpy().tobytes()
+        content = bytearray(checkpoint.path.read_bytes())
+        content[content.index(parameter) + 1] ^= 1
+        checkpoint.path.write_bytes(content)
+        with pytest.raises(UserError, match=r"checkpoint\.pt is damaged, its part .*data/\d+ is not as it was written"):
+            checkpoint.load(training.device)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"training": {}}, torch.zeros(3)])
+def test_what_is_no_checkpoint_is_named(tmp_path, content):
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        torch.save(content, checkpoint.path)
+        with pytest.raises(UserError, match=r"checkpoint\.pt is no checkpoint of a training: delete it"):
+            checkpoint.load(torch.device("cpu"))
+
+
+class Attack:
+    """Runs code where a pickle of it is loaded without care."""
+
+    def __reduce__(self):
+        return (print, ("code was run",))
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path, capsys):
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        torch.save({"training": Attack(), "log": {}}, checkpoint.path)
+        with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read"):
+            checkpoint.load(torch.device("cpu"))
+        checkpoint.path.write_bytes(pickle.dumps(Attack()))
+        with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read"):
+            checkpoint.load(torch.device("cpu"))
+    assert "code was run" not in capsys.readouterr().out
+
+
 def test_a_full_disk_keeps_the_old_checkpoint(make, tmp_path, monkeypatch):
     checkpoint = Checkpoint(tmp_path / "s")
     with checkpoint:
-        checkpoint.save({"a": 1})
+        checkpoint.save(SAVED)
         monkeypatch.setattr(torch, "save", lambda state, path: Path("/dev/full").write_bytes(b"x"))
         with pytest.raises(UserError, match="make room on the disk"):
-            checkpoint.save({"a": 2})
+            checkpoint.save({})
         monkeypatch.undo()
-        assert checkpoint.load(CPU) == {"a": 1}
+        assert checkpoint.load(CPU) == SAVED
         assert [p.name for p in (tmp_path / "s").iterdir()] == ["checkpoint.pt"]
 
 

@@ -20,7 +20,11 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 LEAST_IMAGES = 6
 """Images of each split without which there is nothing to measure: coverage needs five neighbours of every test face."""
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-"""Suffixes of the files that count as images in a folder of any images."""
+"""Suffixes of the files that count as images."""
+SYSTEM = {"__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir"}
+"""Folders that systems keep for themselves; those whose names begin with a dot are known by that."""
+MOST_BYTES = 2**29
+"""Of an image file, unpacked: more than the largest image that Pillow opens takes without compression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def list_zip(path: Path, suffixes: Sequence[str]) -> dict[str, Member]:
         inside = PurePosixPath(member.orig_filename.replace("\\", "/"))
         if inside.is_absolute() or ".." in inside.parts or PureWindowsPath(member.orig_filename).drive:
             raise UserError(f"{path}: the name {member.orig_filename!r} points out of the archive: use another copy")
-        if member.is_dir() or inside.suffix.lower() not in suffixes or _hidden(inside):
+        if member.is_dir() or inside.suffix.lower() not in suffixes or hidden(inside):
             continue
         if inside.name in found:
             twice = f"{found[inside.name].name}, {member.filename}"
@@ -125,7 +129,7 @@ def _walk(root: Path, nested: bool) -> Iterator[tuple[PurePosixPath, os.DirEntry
         with naming_what_cannot_be_read(root / folder), os.scandir(root / folder) as listed:
             for found in sorted(listed, key=lambda found: found.name):
                 inside = folder / found.name
-                if _hidden(inside):
+                if hidden(inside):
                     continue
                 file = Path(found.path) if found.is_symlink() else found  # a Path calls a broken link no file
                 if not file.is_dir():
@@ -170,19 +174,45 @@ def find_images(root: Path, key: str) -> dict[str, Member]:
     return members
 
 
-def _hidden(name: PurePosixPath) -> bool:
-    """Whether this is a file that an operating system keeps for itself, and no image of the collection."""
-    return name.parts[0] == "__MACOSX" or any(part.startswith(".") for part in name.parts)
+def hidden(name: PurePosixPath) -> bool:
+    """Whether this is a file that an operating system or an editor keeps for itself, and no image of the collection."""
+    return any(part.startswith(".") or part in SYSTEM for part in name.parts)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Callable[[str], bytes]]:
-    """Give a function that reads one member of an archive or folder; it may be called from several threads."""
+    """Give a function that reads one member of an archive or folder; it may be called from several threads.
+
+    The function raises ValueError where a member is larger than `MOST_BYTES`, before it reads it.
+    """
     if path.is_dir():
-        yield lambda name: (path / name).read_bytes()
+
+        def read(name: str) -> bytes:
+            _refuse_too_large((path / name).stat().st_size)
+            return (path / name).read_bytes()
+
+        yield read
     else:
         with zipfile.ZipFile(path) as archive:
-            yield archive.read
+
+            def unpack(name: str) -> bytes:
+                _refuse_too_large(archive.getinfo(name).file_size)  # of which zipfile gives no more
+                return archive.read(name)
+
+            yield unpack
+
+
+def _refuse_too_large(size: int) -> None:
+    if size > MOST_BYTES:
+        raise ValueError(f"{size:,} bytes are too many for an image")
+
+
+def split_by_hash(name: str, valid_share: float, test_share: float) -> int:
+    """Index into SPLITS, decided by a name alone: its SHA-256, read as a number in [0, 1)."""
+    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    if position < test_share:
+        return SPLITS.index("test")
+    return SPLITS.index("valid" if position < test_share + valid_share else "train")
 
 
 def fingerprint(members: Mapping[str, Member], files: Iterable[Path]) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,10 @@ BLOCK = 64
 """Images that a thread holds at a time."""
 JPEG = b"\xff\xd8\xff"
 EXIF = b"Exif\0\0"
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+"""Of an image that is decoded, a quarter of a gigabyte of colours: Pillow warns of larger ones, which may be bombs."""
+ADDRESS = re.compile(r" ?<[^<>]* object at 0x[0-9a-fA-F]+>")
+"""Where Pillow names what it read from: another text every time."""
 UNREADABLE = (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError)
 """What reading and decoding a broken image raises (Pillow: OSError, ValueError, SyntaxError)."""
 
@@ -214,11 +219,19 @@ def _decode(read: Callable[[str], bytes], member: str) -> Tensor:
         # libjpeg-turbo knows neither EXIF's orientation nor every colour space; Pillow does, and says what is wrong
         if data.startswith(JPEG) and EXIF not in data:
             with suppress(ValueError):
+                _refuse_too_many_pixels(*simplejpeg.decode_jpeg_header(data)[:2])
                 return torch.from_numpy(simplejpeg.decode_jpeg(data, colorspace="RGB"))
         with Image.open(io.BytesIO(data)) as image:
+            _refuse_too_many_pixels(image.height, image.width)
             return torch.from_numpy(np.array(_rgb(ImageOps.exif_transpose(image))))
     except UNREADABLE as error:
-        raise BadImageError(f"cannot be read: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(ADDRESS.sub("", str(error)).split())
+        raise BadImageError(f"cannot be read: {reason[:200]}") from error
+
+
+def _refuse_too_many_pixels(height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise BadImageError(f"has {width}x{height} pixels, more than {MOST_PIXELS:,}")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

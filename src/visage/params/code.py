@@ -20,6 +20,7 @@ PLUMBING = frozenset(
         "visage.metrics",
         "visage.params",
         "visage.pictures",
+        "visage.redaction",
         "visage.results",
         "visage.scratch",
         "visage.stage",

@@ -9,12 +9,24 @@ from visage.config import DownloadConfig, OodSet
 from visage.data import ood as ood_sources
 from visage.data import sources
 from visage.errors import UserError
+from visage.files import project_path
 from visage.measures.table import SETS
 from visage.params.checking import check, hint
 from visage.params.sections import Data, Ood, Params
 from visage.results import TEST, VALID
 
 AUTO = "auto"
+OUTPUTS = (
+    "configs",
+    "data/raw",
+    "data/processed",
+    "data/attribute_network",
+    "data/reference",
+    "runs",
+    "report",
+    "metrics",
+)
+"""What the stages in dvc.yaml write. DVC empties these folders before a stage runs."""
 TAKEN = {*SETS, TEST, VALID, "train", "file", "allow_pickle"}
 """Names of sets that evaluation makes itself, and of parameters of `numpy.savez`, which takes sets by their names."""
 
@@ -23,8 +35,12 @@ def download_config(params: Params) -> DownloadConfig:
     """Check `data` and `ood`, the sections of sources that are not used included.
 
     Raises:
-        UserError: there is no such source, its settings or its root do not suit it, or two sets have one name.
+        UserError: there is no such source, its settings or its root do not suit it, two sets have one name, or files of
+            the user lie where a stage writes.
     """
+    _refuse_outputs("data.root", params.data.root)
+    for i, entry in enumerate(params.ood):
+        _refuse_outputs(f"ood[{i}].root", entry.root)
     return DownloadConfig(
         source=params.data.source,
         root=params.data.root,
@@ -81,6 +97,24 @@ def _ood_set(entry: Ood, place: str, faces: str) -> OodSet:
     if name in TAKEN:
         raise UserError(f"params.yaml: {place}: the name {name} is taken: give the set another `name`")
     return OodSet(name=name, source=source, root=entry.root)
+
+
+def _refuse_outputs(key: str, root: str | None) -> None:
+    """Refuse a folder that a stage would delete, and one in which the user's images and ours would be mixed."""
+    if root is None:
+        return
+    folder = project_path(root).resolve()
+    for output in OUTPUTS:
+        written = project_path(output).resolve()
+        if folder == written or written in folder.parents:
+            raise UserError(
+                f"params.yaml: {key}: {root} is in {output}, which a stage writes and DVC empties before that: "
+                "move your files elsewhere, such as to data/own, and name that folder"
+            )
+        if folder in written.parents:
+            raise UserError(
+                f"params.yaml: {key}: {root} holds {output}, which a stage writes: name the folder of the images alone"
+            )
 
 
 def _no_source(place: str, source: str, known: Sequence[str]) -> str:

@@ -1,9 +1,12 @@
 """MLflow's side: the experiment in the store, and one run in it. MLflow is imported where it is used."""
 
+import contextlib
 import io
 import json
 import math
 import os
+import sqlite3
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,9 +18,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
+from visage.errors import UserError
+from visage.redaction import redact
 from visage.tracking.events import now
 from visage.tracking.identity import CONFIG_KEY, LABEL, RUN_KEY, RunIdentity
-from visage.tracking.store import DATABASES, ENVIRONMENT, store_uri
+from visage.tracking.store import DATABASES, ENVIRONMENT, sqlite_file, store_uri
 
 T = TypeVar("T")
 
@@ -33,25 +38,39 @@ LONGEST_DIGEST = 36
 
 
 class Store:
-    """The MLflow experiment, created with its database where there is none."""
+    """The MLflow experiment, created with its database where there is none.
+
+    Raises:
+        UserError: MLflow cannot use the store; the message is one line, with the fix where it is known.
+    """
 
     def __init__(self, root: Path, experiment: str) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient, MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         self.uri = store_uri(root)
+        try:
+            self._open(MlflowClient, experiment, root)
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError) as error:
+            raise UserError(_unusable(self.uri, error)) from error
+
+    def _open(self, client: "type[MlflowClient]", experiment: str, root: Path) -> None:
         lock = root / ".scratch" / "mlflow.lock"
         lock.parent.mkdir(exist_ok=True)
         with FileLock(lock):  # two processes that create the tables of one database destroy it
-            self.client = MlflowClient(self.uri)
+            self.client = client(self.uri)
             self.experiment_id = _again(lambda: self._experiment(experiment, root))
+            bring_files_along(self.uri, self.experiment_id, _files(root))
 
     def _experiment(self, name: str, root: Path) -> str:
         if found := self.client.get_experiment_by_name(name):
+            if found.lifecycle_stage == "deleted":  # in MLflow's page; it keeps the name, and takes no runs
+                self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         database = urlsplit(self.uri).scheme.split("+")[0] in DATABASES  # which keeps no files, and a server does
-        location = (root.resolve() / "mlartifacts").as_uri() if database else None
+        location = _files(root) if database else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def resume(self, identity: RunIdentity, began: int) -> "RunLog":
@@ -105,6 +124,49 @@ class Store:
         log = RunLog(self.client, run.info.run_id, new=False)
         log.describe(_tags(identity), identity.params)
         return log
+
+
+def _unusable(uri: str, error: Exception) -> str:
+    """One line that says what MLflow says, and what helps."""
+    told = textwrap.shorten(redact(str(error)), 300, placeholder=" ...")
+    fixes = {
+        "error code 401": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        "error code 403": "use an account that may write there",
+        "out-of-date database schema": "`mlflow db upgrade` changes an older store after a backup; for a newer one, "
+        "install the MLflow that made it, or name another in MLFLOW_TRACKING_URI",
+        "database is locked": "wait for the program that writes to it, or end it",
+        "No module named": "install this driver beside MLflow, or unset MLFLOW_TRACKING_URI",
+    }
+    fix = next((fix for sign, fix in fixes.items() if sign in str(error)), "correct or unset MLFLOW_TRACKING_URI")
+    return f"MLflow cannot use the store {redact(uri)} ({told}): {fix}"
+
+
+def _files(root: Path) -> str:
+    """Where the files of a database's runs are."""
+    return (root.resolve() / "mlartifacts").as_uri()
+
+
+def bring_files_along(uri: str, experiment_id: str, files: str) -> None:
+    """Have an SQLite store find its files where they are, after the project was moved or copied.
+
+    MLflow keeps whole paths, and no function of it changes them: it would go on in the old folder, or in the original.
+
+    files: the folder of the files, as a URI.
+    """
+    path = sqlite_file(uri)
+    if path is None:
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as store, store:
+        query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
+        (before,) = store.execute(query, (experiment_id,)).fetchone()
+        if before == files or before.rpartition("/")[2] != files.rpartition("/")[2]:
+            return
+        store.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (files, experiment_id))
+        store.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+            (files, len(before) + 1, experiment_id, len(before) + 1, f"{before}/"),
+        )
 
 
 def _again(action: Callable[[], T]) -> T:
@@ -213,7 +275,7 @@ class RunLog:
     def end(self, status: str, reason: str) -> None:
         """Set the run's status, and the reason where there is one."""
         if reason:
-            self.describe({REASON: reason.split("\n", maxsplit=1)[0]})
+            self.describe({REASON: redact(reason.split("\n", maxsplit=1)[0])})
         self.client.set_terminated(self.run_id, status)
 
     def _missing(self, params: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,8 @@ import time
 import traceback
 from pathlib import Path
 
+from visage.errors import UserError
+from visage.redaction import redact, redact_streams
 from visage.results import Training, read
 from visage.tracking.connection import Listener
 from visage.tracking.events import (
@@ -42,6 +44,7 @@ _opening = threading.Lock()
 
 def main() -> None:
     """Serve the stages that connect to the socket that is this process's standard input."""
+    redact_streams()  # before MLflow is imported, whose log keeps the stream that it finds
     with socket.socket(fileno=0) as listening:
         serve(Listener(listening), IDLE_SECONDS)
 
@@ -78,7 +81,8 @@ def log_run(stage: socket.socket) -> None:
         answer = DONE
     except Exception as error:  # it is this run's, and the others go on
         traceback.print_exc()
-        answer = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        answer = textwrap.shorten(redact(told), 600, placeholder=" ...")
     with stage, contextlib.suppress(OSError):  # the stage was killed
         stage.sendall(answer.encode())
         stage.shutdown(socket.SHUT_RDWR)  # which ends the reader too

@@ -1,13 +1,12 @@
 """Where the MLflow store is, and whether it can be used. Nothing here imports MLflow."""
 
-import http.client
 import os
-import urllib.error
-import urllib.request
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from visage.errors import UserError
+from visage.redaction import redact
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -57,24 +56,41 @@ def check_store(uri: str) -> None:
         _check_sqlite(file)
     elif (scheme in ("", "file", "sqlite") or len(scheme) == 1) and uri != "databricks":  # one letter is a drive
         raise UserError(
-            f"MLFLOW_TRACKING_URI={uri} is no store that MLflow can track in (folders such as ./mlruns no longer are): "
-            "name a server (http://...) or a file (sqlite:///mlflow.db), or unset it"
+            f"MLFLOW_TRACKING_URI={redact(uri)} is no store that MLflow can track in (folders such as ./mlruns no "
+            "longer are): name a server (http://...) or a file (sqlite:///mlflow.db), or unset it"
         )
 
 
 def _check_server(uri: str) -> None:
+    import requests  # what MLflow talks through, so that proxies and certificates count alike
+
     parts = urlsplit(uri)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")  # without a password
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
     fix = "start the server, or unset MLFLOW_TRACKING_URI to use mlflow.db"
     try:
-        with urllib.request.urlopen(f"{shown}/health", timeout=5):
-            pass
-    except urllib.error.HTTPError as error:
-        if error.code not in (401, 403):  # a server that wants credentials, which MLflow knows how to give
-            raise UserError(f"{shown} answers {error.code} instead of being an MLflow server: {fix}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(f"the MLflow server {shown} cannot be reached ({reason}): {fix}") from error
+        status = requests.get(f"{shown}/health", timeout=5, verify=_verified()).status_code
+    except requests.exceptions.SSLError as error:
+        raise UserError(
+            f"the certificate of the MLflow server {shown} is not trusted ({_innermost(error)}): name its file in "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH, or set MLFLOW_TRACKING_INSECURE_TLS=true to trust any"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"the MLflow server {shown} cannot be reached ({_innermost(error)}): {fix}") from error
+    if status >= 400 and status not in (401, 403):  # a server that wants credentials, which MLflow knows how to give
+        raise UserError(f"{shown} answers {status} instead of being an MLflow server: {fix}")
+
+
+def _verified() -> bool | str:
+    """How MLflow checks a server's certificate: not at all, against a file, or as requests does by itself."""
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        return False
+    return os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
+
+
+def _innermost(error: Exception) -> str:
+    """The message of the innermost of an exception that wraps others, in one line and without addresses in memory."""
+    text = " ".join(str(error).split()).rpartition("Caused by ")[2]
+    return re.sub(r"<[^<>]*> ?[:,]? ?|'", "", text)[:200].rstrip(")") or type(error).__name__
 
 
 def _check_sqlite(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from visage.config import EvaluateConfig, RunConfig, RuntimeConfig
 from visage.errors import UserError
 from visage.files import read_json
+from visage.redaction import redact_streams
 from visage.results import EvaluationCost, Results, Training, TrainingCost, read
 from visage.tracking.events import now
 from visage.tracking.identity import RunIdentity, origin
@@ -55,7 +56,7 @@ def sync_run(store: Store, config: RunConfig, root: Path) -> str:
     results = _read(folder / "evaluate" / "results.json", Results)
     figures = evaluation_figures(results) if results else _committed_figures(root / "metrics" / f"{name}.json")
     if training is None and not figures:
-        return f"no results here: run `dvc repro evaluate@{name}` or `dvc pull`"
+        return f"no results here: run `dvc repro evaluate@{name}`, or `dvc pull` where there is a remote"
     if training is not None and training.config != config:
         return (
             f"left alone, it was trained with other settings than configs/{name}.json: run `dvc repro evaluate@{name}`"
@@ -110,7 +111,7 @@ def _summary(log: RunLog, *, trained: bool, outdated: bool) -> str:
     added = [f"{count} {what}" for what, count in log.added.items() if count]
     parts = ["rebuilt" if log.new else "completed", *added] if added else ["up to date"]
     if not trained:
-        parts.append("figures only, the curves and pictures are not here: `dvc pull` brings them")
+        parts.append("figures only: `dvc repro`, or `dvc pull` where there is a remote, brings curves and pictures")
     if outdated:
         parts.append("its figures are of other weights and were left out: run `dvc repro`")
     return ", ".join(parts)
@@ -122,6 +123,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
 
 def main() -> None:
     """Sync the project in the working directory."""
+    redact_streams()
     root = Path.cwd()
     try:
         for name, done in sync_all(root, Path(os.environ.get("DVC_ROOT", root))).items():

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from types import TracebackType
@@ -16,6 +17,8 @@ from visage.files import replacing
 
 EVERY_SECONDS = 20.0
 """Least time between two saves."""
+KEYS = {"training", "log"}
+"""What a checkpoint holds."""
 COST = 50.0
 """And at least this many times what the last save took: saving costs less than 2 % of the time."""
 
@@ -73,14 +76,21 @@ class Checkpoint:
         """The saved state, None if there is none. Random number states stay on the CPU, where PyTorch wants them.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: the file cannot be read, has changed since it was written, or is no checkpoint.
         """
         if not self.path.is_file():
             return None
+        fix = "delete it to train from the start"
         try:
+            with zipfile.ZipFile(self.path) as parts:
+                damaged = parts.testzip()  # the checksums that PyTorch writes, and does not look at
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-            raise UserError(f"{self.path} cannot be read, it is damaged: delete it to train from the start") from error
+        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, zipfile.BadZipFile) as error:
+            raise UserError(f"{self.path} cannot be read, it is damaged: {fix}") from error
+        if damaged is not None:
+            raise UserError(f"{self.path} is damaged, its part {damaged} is not as it was written: {fix}")
+        if not isinstance(state, dict) or state.keys() != KEYS:
+            raise UserError(f"{self.path} is no checkpoint of a training: {fix}")
         return state
 
     def forget_progress(self) -> None:

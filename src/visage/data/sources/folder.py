@@ -1,27 +1,22 @@
 """Any folder of images as faces: split by a hash of the name, attributes from a CSV where there is one."""
 
-import csv
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Gt, Lt
 from numpy.typing import NDArray
 
-from visage.data.collection import SPLITS, Collection, check_splits, find_images, fingerprint
+from visage.data.collection import Collection, check_splits, find_images, fingerprint, split_by_hash
 from visage.data.request import Found, Request
+from visage.data.tables import BIT, once, rows
 from visage.errors import UserError
 from visage.files import Strict, expanded
 
-if TYPE_CHECKING:
-    from _csv import Reader
-
 TITLE = "images of a folder"
 OTHER_IMAGES = "fashion_mnist"
-BIT = {"1": 1, "0": 0, "-1": 0}
 NEEDS_ROOT = "data.root is empty: source folder needs it, the folder that holds the images"
 
 
@@ -81,7 +76,7 @@ def read(settings: Settings, folder: Path) -> Collection:
         aligned=False,
         fingerprint=fingerprint(members, [attributes] if attributes else []),
         image_id=np.array(names),
-        split=np.array([split_of(name, settings.valid_share, settings.test_share) for name in names], np.uint8),
+        split=np.array([split_by_hash(name, settings.valid_share, settings.test_share) for name in names], np.uint8),
         attributes=bits,
         names=columns,
         identity=np.full(len(names), -1, np.int32),
@@ -92,40 +87,29 @@ def read(settings: Settings, folder: Path) -> Collection:
     return check_splits(collection, fix="add images, or raise data.folder.valid_share and test_share")
 
 
-def split_of(name: str, valid_share: float, test_share: float) -> int:
-    """Index into SPLITS, decided by the name alone: its SHA-256, read as a number in [0, 1)."""
-    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    if position < test_share:
-        return SPLITS.index("test")
-    return SPLITS.index("valid" if position < test_share + valid_share else "train")
-
-
 def _read_attributes(path: Path | None, names: Sequence[str]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     if path is None:
         return np.zeros((len(names), 0), np.uint8), ()
     if not path.is_file():
         raise UserError(f"data.folder.attributes: there is no file {path}: name the CSV, or leave it empty")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            columns, rows = _parse(csv.reader(f), path)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}): save it as one") from error
-    missing = [name for name in names if name not in rows]
+    columns, found = _parse(path)
+    missing = [name for name in names if name not in found]
     if missing:
         raise UserError(f"{path} has no row for {len(missing):,} of the images ({', '.join(missing[:3])}): add them")
-    return np.array([rows[name] for name in names], np.uint8).reshape(len(names), len(columns)), columns
+    return np.array([found[name] for name in names], np.uint8).reshape(len(names), len(columns)), columns
 
 
-def _parse(lines: "Reader", path: Path) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+def _parse(path: Path) -> tuple[tuple[str, ...], dict[str, list[int]]]:
     """The names of the attributes; file name -> 0 or 1 for each."""
-    _, *columns = next(lines, [""])
+    lines = rows(path)
+    _, (_, *columns) = next(lines, (1, [""]))
     if doubled := [name for name in columns if columns.count(name) > 1]:
         raise UserError(f"{path}, line 1: the column {doubled[0]} is there twice: rename one of them")
-    rows = {}
-    for row in filter(None, lines):
-        name, *values = row
-        if len(values) != len(columns) or any(value.strip() not in BIT for value in values):
+    found: dict[str, list[int]] = {}
+    for number, (name, *values) in lines:
+        if len(values) != len(columns) or any(value not in BIT for value in values):
             expected = f"a file name and {len(columns)} values of -1, 0 or 1"
-            raise UserError(f"{path}, line {lines.line_num}: expected {expected}: correct it")
-        rows[name] = [BIT[value.strip()] for value in values]
-    return tuple(columns), rows
+            raise UserError(f"{path}, line {number}: expected {expected}: correct it")
+        once(found, name, path, number)
+        found[name] = [BIT[value] for value in values]
+    return tuple(columns), found

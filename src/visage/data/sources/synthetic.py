@@ -7,7 +7,6 @@ however many images are drawn, by however many processes.
 import io
 import math
 import multiprocessing
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from visage.data.portrait import draw_face
 from visage.data.request import Found, Request
 from visage.errors import UserError
 from visage.files import Strict, replacing, write_text
+from visage.machine import cores
 
 TITLE = "drawn faces, not photographs"
 OTHER_IMAGES = "drawn_clothes"
@@ -126,7 +126,7 @@ def draw_dataset(
     images_per_identity: mean number of images of a person, at least 1.
     workers: processes, None = one for each core; the bytes are the same for any number.
     """
-    workers = min(workers or os.cpu_count() or 1, math.ceil(images / CHUNK))
+    workers = min(workers or cores(), math.ceil(images / CHUNK))
     people = identities(images, images_per_identity, seed)
     names = [celeba.image_name(i) for i in range(images)]
     table = ["file," + ",".join(DISTRIBUTIONS)]
