@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from visage.measures.probes import Standardised, faithfulness
+from visage.measures.probes import MOST_DIMS, Standardised, faithfulness
 from visage.measures.probes import probe as probe_standardised
 
 
@@ -100,3 +100,11 @@ def test_faithfulness_is_the_auroc_of_sklearn_where_both_were_wanted():
     assert np.isnan(found.auroc[[1, 2]]).all()
     assert found.macro == pytest.approx(np.mean(expected), abs=1e-12)
     assert math.isnan(faithfulness(wanted[:, 1:3], logits[:, 1:3]).macro)
+
+
+@pytest.mark.parametrize("dims", [3, 2 * MOST_DIMS])
+def test_codes_that_are_all_the_same_stay_finite(dims):
+    train = np.full((30, dims), 0.25, np.float32)
+    standardised = Standardised.fit(train)
+    assert (standardised(train) == 0).all()
+    assert np.isfinite(standardised(train + 1)).all()

@@ -82,6 +82,7 @@ class Standardised:
         pca = PCA(min(MOST_DIMS, len(codes)), random_state=0).fit(scaler.transform(codes))
         # directions in which training codes hardly vary must not be blown up, test codes may vary there
         spread = np.sqrt(np.maximum(pca.explained_variance_, LEAST_VARIANCE * pca.explained_variance_[0]))
+        spread[spread == 0] = 1  # all codes are the same
         return cls(scaler.mean_, scaler.scale_, pca.components_, pca.mean_, spread)
 
     def __call__(self, codes: Floats) -> NDArray[np.float64]:
