@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repro test test-cluster bench ui sync docs
+.PHONY: help install repro test test-cluster test-fuzz test-kills bench ui sync docs
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -37,6 +37,12 @@ test: install ## lint, types and all tests
 test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed
 	$(UV) sync --locked --quiet --compile-bytecode --extra ray
 	$(UV) run --locked --extra ray pytest tests/pipeline -m cluster
+
+test-fuzz: install ## 2,000 damaged or made-up inputs of each kind: params, annotations, images, archives, records, checkpoints
+	VISAGE_FUZZ=2000 $(UV) run --locked pytest -n 2 tests/test_fuzz.py
+
+test-kills: install ## kill the pipeline 100 times, and compare what it makes with an undisturbed run; takes an hour
+	$(UV) run --locked python -m tests.kills
 
 bench: install ## how fast we are beside bare loops; writes benchmarks/results.md; needs data/raw, and a quiet machine
 	OMP_NUM_THREADS=1 $(UV) run --locked python benchmarks/ratios.py

@@ -24,6 +24,9 @@ def on_a_gpu():  # as torch.OutOfMemoryError is
     raise type("OutOfMemoryError", (RuntimeError,), {})(
         "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB.")
 
+def missing():
+    open("data/processed/train/vae-32.json")
+
 def something_else():
     raise RuntimeError("shapes differ")
 
@@ -61,6 +64,13 @@ def test_other_errors_of_the_same_kinds_keep_their_traceback(ended):
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "shapes differ" in done.stderr
+
+
+def test_a_file_that_no_stage_has_made_yet_is_one_line(ended):
+    done = ended("missing")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: data/processed/train/vae-32.json is missing: `dvc repro`, in the project's root")
 
 
 def test_the_traceback_can_be_asked_for(ended):

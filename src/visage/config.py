@@ -17,6 +17,7 @@ from visage.files import Strict, read_typed, write_json
 
 CONFIGS = Path("configs")
 Precision = Literal["fp32", "bf16"]
+CONFIGURE = "run `dvc repro configure` in the project's root"
 DOWNLOAD = "download"
 """What `evaluate.inception` says in place of a file."""
 
@@ -34,7 +35,7 @@ class StageConfig(Strict):
         Raises:
             UserError: it is missing, or does not hold these settings.
         """
-        return read_typed(folder / cls.FILE, cls, "run `dvc repro configure`")
+        return read_typed(folder / cls.FILE, cls, CONFIGURE)
 
     def save(self, folder: Path = CONFIGS) -> None:
         """Write the file."""
@@ -99,9 +100,11 @@ class RunConfig(Strict):
         """Read `configs/<name>.json`.
 
         Raises:
-            UserError: it is missing, or does not hold a run.
+            UserError: it is missing, or does not hold a run; the message lists the runs that there are.
         """
-        return read_typed(folder / f"{name}.json", cls, f"run `dvc repro configure`, or take {name} out of runs")
+        there = ", ".join(sorted(path.stem for path in folder.glob("*-[0-9]*.json")))
+        fix = f"run `dvc repro configure` in the project's root, or name one of: {there}" if there else CONFIGURE
+        return read_typed(folder / f"{name}.json", cls, fix)
 
     def save(self, folder: Path = CONFIGS) -> None:
         """Write `configs/<name>.json`."""

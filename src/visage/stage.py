@@ -29,6 +29,14 @@ def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
             raise
         print(f"error: {error if isinstance(error, UserError) else _memory_line(error)}", file=sys.stderr)
         sys.exit(1)
+    except FileNotFoundError as error:
+        if os.environ.get("VISAGE_TRACEBACK") == "1" or error.filename is None:
+            raise
+        print(
+            f"error: {error.filename} is missing: `dvc repro`, in the project's root, makes what a stage needs",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: what was done is kept; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
