@@ -11,6 +11,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -48,8 +49,11 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Of an image that is decoded, a quarter of a gigabyte of colours: Pillow warns of larger ones, which may be bombs."""
 ADDRESS = re.compile(r" ?<[^<>]* object at 0x[0-9a-fA-F]+>")
 """Where Pillow names what it read from: another text every time."""
-UNREADABLE = (OSError, KeyError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError)
-"""What reading and decoding a broken image raises (Pillow: OSError, ValueError, SyntaxError)."""
+UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),  # a part of an archive, encrypted ones too
+)
+"""What reading and decoding a broken image raises (Pillow: OSError, ValueError, SyntaxError, EOFError)."""
 
 Name = TypeVar("Name", bound=str)
 Arrays = dict[int, NDArray[np.uint8]]

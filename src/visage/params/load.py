@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from visage.errors import UserError
 from visage.params.checking import check
@@ -26,6 +26,8 @@ def load(path: Path) -> Params:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path.name}, line {line}: {error.problem}") from error
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path.name} is no YAML in UTF-8: {' '.join(str(error).split())[:200]}") from error
     if wrong := list(_infinite(raw)):
         raise UserError("\n".join(f"{path.name}: {key}: {value} is no number to compute with" for key, value in wrong))
     return check(Params, raw, where=path.name)
