@@ -51,7 +51,7 @@ ADDRESS = re.compile(r" ?<[^<>]* object at 0x[0-9a-fA-F]+>")
 """Where Pillow names what it read from: another text every time."""
 UNREADABLE = (
     *(OSError, EOFError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError),
-    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),  # a part of an archive, encrypted ones too
+    *(zipfile.BadZipFile, zlib.error, RuntimeError),  # a part of an archive: RuntimeError where it is encrypted
 )
 """What reading and decoding a broken image raises (Pillow: OSError, ValueError, SyntaxError, EOFError)."""
 
