@@ -1,5 +1,6 @@
 """Writing so that a crash leaves either the old file or the new one, and reading that checks what it reads."""
 
+import glob
 import hashlib
 import json
 import os
@@ -113,10 +114,14 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside `path`; when the block ends well it takes its place, else it is removed."""
+    """Give an empty temporary folder beside `path`; when the block ends well it takes its place, else it is removed.
+
+    So is what a killed process has left there: whoever writes a folder is alone in that, by DVC's locks or our own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        shutil.rmtree(abandoned, ignore_errors=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary

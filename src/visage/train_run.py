@@ -136,7 +136,9 @@ def train_run(
         return
     with (
         Checkpoint(scratch_folder(home, config, card)) as checkpoint,
-        Tracker.open(config, card, root=home, experiment=experiment, mode="train") as tracker,
+        Tracker.open(
+            config, card, root=home, experiment=experiment, mode="train", again=checkpoint.finished.is_dir()
+        ) as tracker,
     ):
         job = _Job(card, train, valid, device, root, home, tracker)
         _finish(job, config, checkpoint)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -17,10 +18,10 @@ from tests.tracking.conftest import loggers, wait_until
 from visage.errors import UserError
 from visage.machine import private_folder
 from visage.pictures import grid, save
-from visage.tracking import Tracker
+from visage.tracking import Tracker, client
 from visage.tracking.events import now
 from visage.tracking.identity import RunIdentity, flat
-from visage.tracking.log import Store
+from visage.tracking.log import RunLog, Store
 
 ROWS = 300
 
@@ -66,7 +67,7 @@ with Tracker.open(RunConfig.load(name, folder / "configs"), json.loads(sys.argv[
 
 @pytest.fixture(scope="module")
 def configs(run_config):
-    return {seed: run_config("vae").seeded(seed) for seed in range(8)}
+    return {seed: run_config("vae").seeded(seed) for seed in range(11)}
 
 
 def opened(root: Path, config, mode="train", evaluate=None) -> Tracker:
@@ -279,26 +280,69 @@ def test_a_run_that_breaks_ends_alone(runs, root, configs, capfd):
     assert len(loggers(root)) == 1
 
 
-def test_a_training_survives_the_process_that_logs_and_the_next_stage_starts_another(runs, root, configs, capfd):
-    tracker = opened(root, configs[7])
-    tracker.metrics(1, {"train/loss": 1.0})
-    wait_until(lambda: runs(7) and "train/loss" in runs(7)[0].data.metrics)
+def killed(root):
+    """Kill the process that logs, without a word."""
     (logger,) = loggers(root)
     logger.kill()
-    wait_until(lambda: not loggers(root))
-    with tracker:
-        for step in range(2, 100):
-            tracker.metrics(step, {"train/loss": 1.0})
-    warning = capfd.readouterr().err
-    assert warning.count("\n") == 1
-    assert "(the process that logs was killed; " in warning
+    wait_until(lambda: not logger.is_running() or logger.status() == psutil.STATUS_ZOMBIE)
 
+
+def test_a_process_that_is_killed_is_replaced_and_nothing_is_missing_or_doubled(runs, root, configs, capfd):
     with opened(root, configs[7]) as tracker:
-        tracker.metrics(2, {"train/loss": 0.5})
+        tracker.metrics(1, {"train/loss": 1.0})
+        wait_until(lambda: runs(7) and "train/loss" in runs(7)[0].data.metrics)
+        tracker.metrics(2, {"train/loss": 2.0})
+        killed(root)
+        for step in range(3, 100):
+            tracker.metrics(step, {"train/loss": float(step)})
     assert capfd.readouterr().err == ""
     (run,) = runs(7)
     assert run.info.status == "FINISHED"
-    assert curve(runs, run, "train/loss") == [(1, 1.0), (2, 0.5)]
+    assert curve(runs, run, "train/loss") == [(step, float(step)) for step in range(1, 100)]
+
+
+def test_a_process_that_is_killed_again_and_again_costs_one_warning(runs, root, configs, capfd, monkeypatch):
+    monkeypatch.setattr(client, "ATTEMPTS", 1)
+    tracker = opened(root, configs[8])
+    wait_until(lambda: runs(8))
+    killed(root)
+    with tracker:
+        for step in range(100):
+            tracker.metrics(step, {"train/loss": 1.0})
+    warning = capfd.readouterr().err
+    assert warning.count("\n") == 1
+    assert "(the process that logs was killed 1 times; " in warning
+
+    with opened(root, configs[8]) as tracker:
+        tracker.metrics(1, {"train/loss": 0.5})
+    assert capfd.readouterr().err == ""
+    (run,) = runs(8)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_training_that_had_finished_goes_on_in_its_run(runs, root, configs):
+    """As after a kill between the end of a training and DVC's note of it."""
+    for again in (False, True):
+        with Tracker.open(configs[9], CARD, root=root, experiment="faces", mode="train", again=again) as tracker:
+            tracker.metrics(1, {"train/loss": 1.0})
+    (run,) = runs(9)
+    assert run.info.status == "FINISHED"
+    assert curve(runs, run, "train/loss") == [(1, 1.0)]
+
+
+def test_a_run_that_was_cut_off_while_it_was_made_is_completed(runs, root, configs):
+    identity, store = RunIdentity.of(configs[10], CARD, None), Store(root, "faces")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "describe", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            store.resume(identity, now())
+    with opened(root, configs[10]) as tracker:
+        tracker.metrics(1, {"train/loss": 1.0})
+    found = store.client.search_runs([store.experiment_id], f"tags.`visage.run_key` = '{identity.key}'")
+    (run,) = found
+    assert run.info.status == "FINISHED"
+    assert run.data.params == identity.params
+    assert run.inputs.dataset_inputs[0].dataset.name == "synthetic"
 
 
 def test_without_a_socket_a_training_goes_on(tracking, configs, tmp_path, capfd):

@@ -33,6 +33,9 @@ from visage.tracking.events import (
 from visage.tracking.identity import RunIdentity, origin
 from visage.tracking.store import check_store, store_uri, tracking_is_off
 
+ATTEMPTS = 3
+"""How many processes a run is handed to, one after the other, if each is killed."""
+
 
 class Tracker:
     """Hands what happens to the process that logs it. No method waits for MLflow, or fails because of it, but `close`.
@@ -43,7 +46,7 @@ class Tracker:
 
     def __init__(self, opening: Opening | None) -> None:
         """Begin to open a run; None tracks nothing."""
-        self._events: queue.SimpleQueue[Opening | Event | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Opening | Event] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._alive = opening is not None
         if opening is not None:
@@ -61,6 +64,7 @@ class Tracker:
         experiment: str,
         mode: Mode,
         evaluate: EvaluateConfig | None = None,
+        again: bool = False,
     ) -> Self:
         """Check the store, and begin to open the run without waiting for it. VISAGE_TRACKING=off tracks nothing.
 
@@ -69,6 +73,7 @@ class Tracker:
         mode: training resumes or starts a run; evaluation joins it, or starts one where there is none, or where the one
             there is was measured with other settings.
         evaluate: the settings of an evaluation, parameters of the run.
+        again: this very training was logged before, perhaps to its end; its run is gone on with, whatever its status.
 
         Raises:
             UserError: the store cannot be used, see `check_store`.
@@ -78,7 +83,7 @@ class Tracker:
         check_store(store_uri(root))
         run = RunIdentity.of(config, card, evaluate)
         run = replace(run, tags=run.tags | origin(mode))
-        return cls(Opening(str(root.resolve()), experiment, mode, now(), run))
+        return cls(Opening(str(root.resolve()), experiment, mode, now(), run, again))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Add a point to curves. Steps that a curve has already, from before a kill, are left out."""
@@ -109,7 +114,6 @@ class Tracker:
         if self._writer is None:
             return
         self._put(End(status, reason))
-        self._events.put(None)
         self._writer.join()
 
     def __enter__(self) -> Self:
@@ -144,14 +148,24 @@ class Tracker:
             )
 
     def _deliver(self, root: Path) -> str:
-        """Send all events; the answer of the process that logs."""
-        with connect(root) as connection:
-            process = Path(connection.getpeername())
-            with contextlib.suppress(OSError):  # it ends the connection when it cannot go on, or was killed
-                while (event := self._events.get()) is not None:
-                    connection.sendall(encode(event))
-                connection.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(OSError), connection.makefile(encoding="utf-8") as answer:
-                if text := answer.read():
-                    return text
-        return f"the process that logs was killed; {messages_file(process)} holds its messages"
+        """Send all events; the answer of the process that logs. One that was killed is replaced, and told all again."""
+        told: list[Opening | Event] = []
+        for _ in range(ATTEMPTS):
+            with connect(root) as connection:
+                process = Path(connection.getpeername())
+                with contextlib.suppress(OSError):  # it ends the connection when it cannot go on, or was killed
+                    self._tell(connection, told)
+                with contextlib.suppress(OSError), connection.makefile(encoding="utf-8") as answer:
+                    if text := answer.read():
+                        return text
+            told[0] = replace(told[0], again=True)
+        return f"the process that logs was killed {ATTEMPTS} times; {messages_file(process)} holds its messages"
+
+    def _tell(self, connection: socket.socket, told: list[Opening | Event]) -> None:
+        """Send what has been told before, and then what happens, up to the end; `told` grows by it."""
+        for event in told:
+            connection.sendall(encode(event))
+        while not (told and isinstance(told[-1], End)):
+            told.append(self._events.get())
+            connection.sendall(encode(told[-1]))
+        connection.shutdown(socket.SHUT_WR)

@@ -24,13 +24,17 @@ DONE = "done"
 
 @dataclass(frozen=True, slots=True)
 class Opening(Strict):
-    """The run to be opened in the store of the project in `root`; `time` is when it began, in milliseconds."""
+    """The run to be opened in the store of the project in `root`.
+
+    time: when it began, in milliseconds. again: see `Tracker.open`.
+    """
 
     root: str
     experiment: str
     mode: Mode
     time: int
     run: RunIdentity
+    again: bool
 
 
 @dataclass(frozen=True, slots=True)

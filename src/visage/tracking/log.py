@@ -84,7 +84,9 @@ class Store:
         return self._start(identity, began)
 
     def join(self, identity: RunIdentity, began: int) -> "RunLog":
-        """For evaluation: the latest run with this key, unless it was measured with other settings; else a new one."""
+        """For evaluation, and for a training that was logged before: the latest run with this key, whatever its status,
+        unless it was measured with other settings; else a new one.
+        """
         runs = self._runs(RUN_KEY, identity.key) or self._runs(RUN_KEY, identity.config_key)
         same = runs and all(identity.params.get(key, value) == value for key, value in runs[0].data.params.items())
         return self._continue(runs[0], identity) if same else self._start(identity, began)
@@ -107,22 +109,24 @@ class Store:
         )
 
     def _start(self, identity: RunIdentity, began: int) -> "RunLog":
+        # with its tags at once: one that is killed after this call is found again
+        run = self.client.create_run(self.experiment_id, run_name=identity.name, start_time=began, tags=_tags(identity))
+        return self._described(RunLog(self.client, run.info.run_id, new=True), run, identity)
+
+    def _continue(self, run: "Run", identity: RunIdentity) -> "RunLog":
+        return self._described(RunLog(self.client, run.info.run_id, new=False), run, identity)
+
+    def _described(self, log: "RunLog", run: "Run", identity: RunIdentity) -> "RunLog":
+        """The log of a run that has all of its tags and parameters, and the dataset."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        run = self.client.create_run(self.experiment_id, run_name=identity.name, start_time=began)
-        log = RunLog(self.client, run.info.run_id, new=True)
         log.describe(_tags(identity), identity.params)
-        if identity.dataset is not None:
+        if identity.dataset is not None and not run.inputs.dataset_inputs:
             title, digest = identity.dataset
             source = json.dumps({"uri": f"data/processed/train/{identity.tags[LABEL]}.json"})
             dataset = Dataset(title, digest[:LONGEST_DIGEST], source_type="local", source=source)
             inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
             _again(lambda: self.client.log_inputs(run.info.run_id, inputs))
-        return log
-
-    def _continue(self, run: "Run", identity: RunIdentity) -> "RunLog":
-        log = RunLog(self.client, run.info.run_id, new=False)
-        log.describe(_tags(identity), identity.params)
         return log
 
 

@@ -104,7 +104,7 @@ def _log(lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
     with _opening:
         store = Store(Path(opening.root), opening.experiment)
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-    open_run = store.resume if opening.mode == "train" else store.join
+    open_run = store.resume if opening.mode == "train" and not opening.again else store.join
     log = open_run(opening.run, opening.time)
     if not log.new:
         log.reopen()

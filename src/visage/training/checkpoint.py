@@ -46,6 +46,8 @@ class Checkpoint:
             tqdm.write(f"waiting for another process that trains this run (it holds {self._lock.lock_file})")
             self._lock.acquire()
         self.folder.mkdir(exist_ok=True)
+        for abandoned in self.folder.glob(".checkpoint.*.tmp.pt"):  # by a process that was killed while it saved
+            abandoned.unlink()
         return self
 
     def __exit__(
@@ -84,11 +86,11 @@ class Checkpoint:
         try:
             with zipfile.ZipFile(self.path) as parts:
                 damaged = parts.testzip()  # the checksums that PyTorch writes, and does not look at
+            if damaged is not None:
+                raise UserError(f"{self.path} is damaged, its part {damaged} is not as it was written: {fix}")
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path} cannot be read, it is damaged: {fix}") from error
-        if damaged is not None:
-            raise UserError(f"{self.path} is damaged, its part {damaged} is not as it was written: {fix}")
         if not isinstance(state, dict) or state.keys() != KEYS:
             raise UserError(f"{self.path} is no checkpoint of a training: {fix}")
         return state

@@ -1,5 +1,6 @@
 """The processes of one training: the stage's own, which is the first rank, and those that it starts beside it."""
 
+import atexit
 import os
 import subprocess
 import sys
@@ -88,8 +89,27 @@ def _joined(device: torch.device, neighbours: int, store: Store | None, index: i
         torch.set_num_threads(max(1, torch.get_num_threads() // neighbours))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=index, world_size=count)
-    yield
+    try:
+        yield
+    except BaseException as error:
+        # gloo's threads may still ask for the interpreter while it ends, which aborts the process: leave before that
+        atexit.register(_leave, _status(error))
+        raise
     dist.destroy_process_group()  # not after an error: it would wait for ranks that are gone
+
+
+def _status(error: BaseException) -> int:
+    """The exit status of a process that an error ends, as `run_stage` has it."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _leave(status: int) -> None:
+    """End this process, with all that it has said written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextmanager
