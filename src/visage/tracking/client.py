@@ -158,7 +158,7 @@ class Tracker:
                 with contextlib.suppress(OSError), connection.makefile(encoding="utf-8") as answer:
                     if text := answer.read():
                         return text
-            told[0] = replace(told[0], again=True)
+            told = [replace(event, again=True) if isinstance(event, Opening) else event for event in told]
         return f"the process that logs was killed {ATTEMPTS} times; {messages_file(process)} holds its messages"
 
     def _tell(self, connection: socket.socket, told: list[Opening | Event]) -> None:

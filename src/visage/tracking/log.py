@@ -121,7 +121,8 @@ class Store:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         log.describe(_tags(identity), identity.params)
-        if identity.dataset is not None and not run.inputs.dataset_inputs:
+        known = run.inputs.dataset_inputs if run.inputs else []
+        if identity.dataset is not None and not known:
             title, digest = identity.dataset
             source = json.dumps({"uri": f"data/processed/train/{identity.tags[LABEL]}.json"})
             dataset = Dataset(title, digest[:LONGEST_DIGEST], source_type="local", source=source)
