@@ -35,6 +35,8 @@ RECIPES = (
     *("beta_vae", "vq_vae", "mae", "dcgan", "wgan_gp", "bigan", "conditional_gan", "cyclegan", "stylegan", "realnvp"),
     *("glow", "ddpm", "score_sde", "conditional_diffusion", "latent_diffusion"),
 )
+RUNS = [f"{recipe}-{32 if recipe == 'cyclegan' else 16}" for recipe in RECIPES]
+"""A CycleGAN's discriminator wants 32 pixels."""
 TARGETS = {"a stage": 5, "any process": 3, "the runner": 3, "the process that logs": 2, "everything": 2, "SIGTERM": 2}
 """What is killed, and how often in relation to the others."""
 BETWEEN = 1.0, 9.0
@@ -48,7 +50,14 @@ def prepared(folder: Path, runs: list[str]) -> Path:
     """A project with tiny settings, whose trainings save all the time."""
     project = origin(folder / "visage")
     shutil.rmtree(folder / "visage" / "tests", ignore_errors=True)
-    settings = {"runs": runs, "train.batch_size": 8, "evaluate.network_calls": 100, "evaluate.least_images": 2}
+    sizes = sorted({int(run.rpartition("-")[2]) for run in runs})
+    settings = {
+        "runs": runs,
+        "preprocess.sizes": sizes,
+        "train.batch_size": 8,
+        "evaluate.network_calls": 100,
+        "evaluate.least_images": 2,
+    }
     for recipe in {run.rpartition("-")[0] for run in runs} | {"autoencoder"}:
         settings[f"recipes.{recipe}.demo.train"] = {"kimg": 0.8, "batch_size": 8}
     change(project, SETTINGS | settings)
@@ -152,7 +161,7 @@ def main() -> None:
     """Kill and compare, and print a table of what was tried."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--runs", nargs="*", default=[f"{recipe}-16" for recipe in RECIPES])
+    parser.add_argument("--runs", nargs="*", default=RUNS)
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the targets")
     parser.add_argument("--keep", action="store_true", help="keep the projects where something differs")
     asked = parser.parse_args()

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 STAGE = """
-import resource, sys
+import errno, os, resource, sys
 from visage.stage import run_stage
 
 def numpy_array():
@@ -26,6 +26,21 @@ def on_a_gpu():  # as torch.OutOfMemoryError is
 
 def missing():
     open("data/processed/train/vae-32.json")
+
+def full_disk():
+    with open("/dev/full", "w") as f:
+        f.write("all that there is to say")
+
+def full_disk_under_weights():  # as safetensors says it
+    from safetensors import SafetensorError
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+def read_only():  # root may write everywhere, so that no folder would do
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), "runs/vae-32-0/train")
+
+def open_files():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+    files = [open("/dev/null") for _ in range(30)]
 
 def something_else():
     raise RuntimeError("shapes differ")
@@ -57,6 +72,23 @@ def test_a_stage_without_memory_names_the_parameter_to_lower(ended, body):
     assert "JOBS=1" in line
     if body == "on_a_gpu":
         assert "(Tried to allocate 2.00 GiB)" in line
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("full_disk", "No space left on device: free some space"),
+        ("full_disk_under_weights", "free some space"),
+        ("read_only", "Read-only file system: 'runs/vae-32-0/train': make it writable"),
+        ("open_files", "Too many open files: '/dev/null': allow more open files with `ulimit -n 1024`"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_the_way_out(ended, body, words):
+    done = ended(body)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
 
 
 def test_other_errors_of_the_same_kinds_keep_their_traceback(ended):

@@ -1,5 +1,6 @@
 """What every stage shares: how it ends when the user can fix what went wrong."""
 
+import errno
 import os
 import re
 import sys
@@ -9,6 +10,19 @@ from pathlib import Path
 from visage.errors import UserError
 from visage.fork_server import run_forked
 from visage.redaction import redact_streams
+
+ROOM = "free some space, or move the project, and run again"
+WRITABLE = "make it writable for this account, or move the project, and run again"
+FIXES = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EROFS: WRITABLE,
+    errno.EACCES: WRITABLE,
+    errno.EPERM: WRITABLE,
+    errno.EMFILE: "allow more open files with `ulimit -n 1024`, and run again",
+    errno.ENFILE: "end other programs, and run again",
+}
+"""What helps against the refusals of an operating system that are not the project's fault."""
 
 
 def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
@@ -24,22 +38,30 @@ def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
         if fork:
             run_forked()
         main()
-    except (UserError, MemoryError, RuntimeError) as error:
-        if os.environ.get("VISAGE_TRACEBACK") == "1" or not (isinstance(error, UserError) or _out_of_memory(error)):
+    except Exception as error:
+        line = _line(error)
+        if os.environ.get("VISAGE_TRACEBACK") == "1" or not line:
             raise
-        print(f"error: {error if isinstance(error, UserError) else _memory_line(error)}", file=sys.stderr)
-        sys.exit(1)
-    except FileNotFoundError as error:
-        if os.environ.get("VISAGE_TRACEBACK") == "1" or error.filename is None:
-            raise
-        print(
-            f"error: {error.filename} is missing: `dvc repro`, in the project's root, makes what a stage needs",
-            file=sys.stderr,
-        )
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: what was done is kept; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
+
+
+def _line(error: Exception) -> str:
+    """What the user is told of an error that the user can do something about, "" of any other."""
+    if isinstance(error, UserError):
+        return str(error)
+    if _out_of_memory(error):
+        return _memory_line(error)
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename} is missing: `dvc repro`, in the project's root, makes what a stage needs"
+    if isinstance(error, OSError) and error.errno in FIXES:
+        return f"{error}: {FIXES[error.errno]}"
+    if f"os error {errno.ENOSPC}" in str(error) or os.strerror(errno.ENOSPC) in str(error):  # as safetensors says it
+        return f"{' '.join(str(error).split())}: {ROOM}"
+    return ""
 
 
 def _out_of_memory(error: BaseException) -> bool:

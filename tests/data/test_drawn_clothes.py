@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import struct
 
 import numpy as np
@@ -30,6 +31,10 @@ def test_files_are_idx(folder):
     assert struct.unpack(">II", labels[:8]) == (0x801, 500)
     assert np.bincount(list(labels[8:])).tolist() == [50] * 10
     assert len({image.tobytes() for image in images}) == 500
+
+
+def test_the_images_are_the_same_on_every_machine(folder):
+    assert hashlib.sha256(read(folder).tobytes()).hexdigest()[:16] == "2a433114f9be6a31"
 
 
 def test_statistics_are_those_of_fashion_mnist(folder):

@@ -22,6 +22,7 @@ from visage.data.collection import LEAST_IMAGES
 from visage.data.preprocess import enlarge, preprocess, resize, to_square
 from visage.data.raw import Raw, RawSet
 from visage.data.sources.celeba import GOOGLE_DRIVE
+from visage.data.sources.synthetic import draw_dataset
 from visage.errors import UserError
 from visage.measures.sample_quality import DENSITY_NEIGHBOURS
 
@@ -138,6 +139,16 @@ def test_the_card_says_what_was_done(copy, make):
             assert card.hashes[str(size)][name] == hashlib.sha256(pixels).hexdigest()
         parts = [card.hashes[str(size)], card.label_hashes, list(BOX), "bicubic"]
         assert card.data_hash[str(size)] == hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def test_arrays_of_drawn_faces_are_the_same_on_every_machine(tmp_path):
+    draw_dataset(tmp_path / "faces", images=120, images_per_identity=3, seed=5, workers=1, progress=False)
+    preprocess(config(labels=()), listed("celeba", tmp_path / "faces", tmp_path), tmp_path / "out")
+    hashes = load_card(tmp_path / "out").hashes
+    assert {size: hashes[size]["train"][:16] for size in hashes} == {
+        "16": "718f5238995c6a98",
+        "32": "49d426f5149981dc",
+    }
 
 
 def test_a_missing_or_damaged_card_is_named(tmp_path):

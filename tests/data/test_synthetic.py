@@ -1,3 +1,4 @@
+import hashlib
 import zipfile
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ FILES = (
     "list_eval_partition.txt",
     "factors.csv",
 )
+HASHES = ["1fc98b93be8b3b44", "c030321baabcd795", "8409af53349ea152", "767d77802269f21f", "b00a75ef08b2b00d"]
+"""Of those files, as they were drawn on several machines with the Pillow of the lock file."""
 PLAIN = replace(sample_factors(0, 0, 1), bald=0.0, hat=0.0, glasses=0.0, blur=0.0, beard=0.0, moustache=0.0)
 
 
@@ -38,6 +41,10 @@ def test_two_processes_write_the_same_bytes(folder, tmp_path):
     draw_dataset(tmp_path, images=60, images_per_identity=3, seed=5, workers=2, progress=False)
     assert contents(tmp_path) == contents(folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_the_files_are_the_same_on_every_machine(folder):
+    assert [hashlib.sha256(content).hexdigest()[:16] for content in contents(folder)] == HASHES
 
 
 def test_another_seed_draws_other_faces(folder, tmp_path):
