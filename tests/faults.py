@@ -191,16 +191,16 @@ FAULTS = {
 def main() -> None:
     """Try all faults, or those that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faults", nargs="*", choices=[*FAULTS, []], default=list(FAULTS))
-    asked = parser.parse_args()
+    parser.add_argument("faults", nargs="*", choices=list(FAULTS))
+    names = parser.parse_args().faults or list(FAULTS)
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as home:
         first = prepared(Path(home) / "undisturbed", RUNS)
         status, said = attempt(first)
         assert status == 0, said[-3000:]
         faults = Faults(digests(first))
-        for name in asked.faults:
+        for name in names:
             FAULTS[name](faults, Path(home))
-    print(f"{len(asked.faults)} faults tried; {len(faults.found)} things are wrong", *faults.found, sep="\n  ")
+    print(f"{len(names)} faults tried; {len(faults.found)} things are wrong", *faults.found, sep="\n  ")
     sys.exit(bool(faults.found))
 
 
