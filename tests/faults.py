@@ -191,8 +191,10 @@ FAULTS = {
 def main() -> None:
     """Try all faults, or those that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faults", nargs="*", choices=list(FAULTS))
+    parser.add_argument("faults", nargs="*", help=f"of {', '.join(FAULTS)}")
     names = parser.parse_args().faults or list(FAULTS)
+    if unknown := set(names) - set(FAULTS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as home:
         first = prepared(Path(home) / "undisturbed", RUNS)
         status, said = attempt(first)
