@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repro test test-cluster test-fuzz test-kills test-faults bench ui sync docs
+.PHONY: help install repro test test-cluster test-fuzz test-kills test-faults audit bench ui sync docs
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -43,6 +43,9 @@ test-fuzz: install ## 2,000 damaged or made-up inputs of each kind: params, anno
 
 test-kills: install ## kill the pipeline 100 times, and compare what it makes with an undisturbed run; takes an hour
 	$(UV) run --locked python -m tests.kills
+
+audit: $(filter .uv/bin/uv,$(UV)) ## known vulnerabilities of what uv.lock names, from PyPI's database
+	$(UV) export --locked --quiet --no-emit-project --format requirements-txt | $(UV) tool run pip-audit --disable-pip --requirement /dev/stdin
 
 test-faults: install ## full and read-only disks, few files, little memory, two runners at once; as root, twenty minutes
 	$(UV) run --locked python -m tests.faults

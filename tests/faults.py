@@ -17,13 +17,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.kills import digests, mlflow_faults, prepared, start
 
 RUNS = ["vae-16", "latent_diffusion-16"]
-ROOMS = (1, 4, 8, 12, 16, 24, 32)
+ROOMS = (1, 8, 12, 24, 32, 48, 56, 64, 72, 80)
 """Mebibytes of room beside the project, from what holds no images to what holds all but the last outputs."""
 
 
@@ -178,8 +179,11 @@ def mounted(place: Path, options: str) -> Iterator[None]:
 
 
 def remount(place: Path, options: str) -> None:
-    """Change the options of a tmpfs."""
-    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+    """Change the options of a tmpfs, when nobody writes to it any more."""
+    deadline = time.monotonic() + 90
+    while subprocess.run(["mount", "-o", f"remount,{options}", str(place)], stderr=subprocess.DEVNULL).returncode:
+        assert time.monotonic() < deadline, f"{place} cannot become {options}"
+        time.sleep(1)
 
 
 FAULTS = {
