@@ -137,10 +137,13 @@ def two_experiments(faults: Faults, home: Path) -> None:
     """Begin two experiments of DVC in one folder, then the pipeline as it was."""
     project = prepared(home / "experiments", RUNS)
     assert attempt(project)[0] == 0
+    before = (project / "params.yaml").read_text()
+    subprocess.run(["git", "add", "-A"], cwd=project, check=True)
+    subprocess.run(["git", "commit", "-qm", "done"], cwd=project, check=True)
     command = [sys.executable, "-m", "dvc", "exp", "run"]
     both = [
         subprocess.Popen(
-            [*command, "-S", f"model.beta={beta}"],
+            [*command, "-S", f"recipes.vae.model.beta={beta}"],
             cwd=project,
             env=environment(project),
             stdout=subprocess.PIPE,
@@ -152,7 +155,7 @@ def two_experiments(faults: Faults, home: Path) -> None:
     for one in both:
         said = one.communicate()[0]
         faults.refused("two experiments", one.returncode, said)
-    subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=project, check=True)
+    (project / "params.yaml").write_text(before)
     status, said = attempt(project)
     assert status == 0, said[-3000:]
     faults.whole("two experiments", project)
