@@ -193,6 +193,17 @@ def test_stages_that_outlive_a_killed_runner_are_waited_for_and_not_run_again(ma
     assert sorted(started) == sorted(NEEDS)
 
 
+def test_a_folder_without_its_git_repository_is_named_with_the_way_out(make):
+    project = make()
+    (project / ".dvc" / "config").write_text("")  # which has allowed it
+    status, _, err = go(project)
+    assert status == 1
+    assert err.startswith(
+        f"error: {project} is no git repository, which DVC needs: get the project with `git clone`, or"
+    )
+    assert len(err.splitlines()) == 1
+
+
 def test_a_project_that_dvc_cannot_read_is_an_error_in_one_line(make):
     project = make()
     (project / "dvc.yaml").write_text("stages: [")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from visage.errors import UserError
 
+NO_GIT = "is not a git repository"
+"""What DVC says in a folder that was downloaded without its history."""
 BUSY = "is busy, it is being blocked by"
 """What DVC says of a stage's files while another DVC runs the stage."""
 BUSY_SECONDS = 2.0
@@ -72,6 +74,10 @@ def _ask(root: Path, *words: str) -> str:
         done = subprocess.run(command("--quiet", *words), cwd=root, capture_output=True, text=True, check=False)
         if not done.returncode:
             return done.stdout
+        if NO_GIT in done.stderr:
+            raise UserError(
+                f"{root} is no git repository, which DVC needs: use `git clone` to get one, or `git init` in it"
+            )
         if BUSY not in done.stderr:
             raise UserError(f"`dvc {' '.join(words)}` failed: {last_error(done.stderr)}")
         if not waiting:
