@@ -198,9 +198,7 @@ def test_a_folder_without_its_git_repository_is_named_with_the_way_out(make):
     (project / ".dvc" / "config").write_text("")  # which has allowed it
     status, _, err = go(project)
     assert status == 1
-    assert err.startswith(
-        f"error: {project} is no git repository, which DVC needs: use `git clone`"
-    )
+    assert err.startswith(f"error: {project} is no git repository, which DVC needs: use `git clone`")
     assert len(err.splitlines()) == 1
 
 
