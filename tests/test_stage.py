@@ -79,7 +79,7 @@ def test_a_stage_without_memory_names_the_parameter_to_lower(ended, body):
     [
         ("full_disk", "No space left on device: free some space"),
         ("full_disk_under_weights", "free some space"),
-        ("read_only", "Read-only file system: 'runs/vae-32-0/train': make it writable"),
+        ("read_only", "Read-only file system: 'runs/vae-32-0/train': make it readable and writable"),
         ("open_files", "Too many open files: '/dev/null': allow more open files with `ulimit -n 1024`"),
     ],
 )

@@ -7,12 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from visage.errors import UserError
 from visage.fork_server import run_forked
 from visage.redaction import redact_streams
 
+EXPECTED = (UserError, MemoryError, OSError, RuntimeError, SafetensorError)
+"""As what arrives that a user can do something about; which of these it is, `_line` says."""
 ROOM = "free some space, or move the project, and run again"
-WRITABLE = "make it writable for this account, or move the project, and run again"
+WRITABLE = "make it readable and writable for this account, or move the project, and run again"
 FIXES = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
@@ -38,7 +42,7 @@ def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
         if fork:
             run_forked()
         main()
-    except Exception as error:
+    except EXPECTED as error:
         line = _line(error)
         if os.environ.get("VISAGE_TRACEBACK") == "1" or not line:
             raise
