@@ -31,7 +31,8 @@ from visage import params as parameters
 from visage.config import RunConfig
 from visage.data import celeba_files, idx
 from visage.data.collection import Collection, list_zip, opened
-from visage.data.preprocess import BadImageError, _decode
+from visage.data.decoding import BadImageError
+from visage.data.preprocess import _decode
 from visage.data.sources import folder
 from visage.errors import UserError
 from visage.files import read_typed, write_json

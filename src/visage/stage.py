@@ -14,7 +14,7 @@ from visage.fork_server import run_forked
 from visage.redaction import redact_streams
 
 EXPECTED = (UserError, MemoryError, OSError, RuntimeError, SafetensorError)
-"""As what arrives that a user can do something about; which of these it is, `_line` says."""
+"""As what arrives that a user can do something about; which of these it is, `line_of` says."""
 ROOM = "free some space, or move the project, and run again"
 WRITABLE = "make it readable and writable for this account, or move the project, and run again"
 FIXES = {
@@ -43,7 +43,7 @@ def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
             run_forked()
         main()
     except EXPECTED as error:
-        line = _line(error)
+        line = line_of(error)
         if os.environ.get("VISAGE_TRACEBACK") == "1" or not line:
             raise
         print(f"error: {line}", file=sys.stderr)
@@ -53,7 +53,7 @@ def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
         sys.exit(130)
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
     """What the user is told of an error that the user can do something about, "" of any other."""
     if isinstance(error, UserError):
         return str(error)

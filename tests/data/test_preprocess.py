@@ -19,7 +19,8 @@ from visage.data import idx, ood, raw, sources
 from visage.data.arrays import load_card, load_faces, load_ood
 from visage.data.card import ExternalSet
 from visage.data.collection import LEAST_IMAGES
-from visage.data.preprocess import enlarge, preprocess, resize, to_square
+from visage.data.decoding import resize
+from visage.data.preprocess import enlarge, preprocess, to_square
 from visage.data.raw import Raw, RawSet
 from visage.data.sources.celeba import GOOGLE_DRIVE
 from visage.data.sources.synthetic import draw_dataset

@@ -6,26 +6,19 @@ of Pillow's filter of the same name. Threads suffice: decoding and resizing rele
 """
 
 import hashlib
-import io
 import json
 import os
-import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import simplejpeg
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,6 +28,7 @@ from visage.data.arrays import Split
 from visage.data.card import DataCard, ExternalSet, SkippedImage
 from visage.data.celeba_format import IMAGE_SIZE
 from visage.data.collection import LEAST_IMAGES, SPLITS, Collection, Files, opened
+from visage.data.decoding import UNREADABLE, BadImageError, cannot_be_read, centre_square, decode, resize
 from visage.data.disk import naming_a_full_disk
 from visage.data.raw import Raw, RawSet
 from visage.errors import UserError
@@ -43,25 +37,9 @@ from visage.machine import cores
 
 BLOCK = 64
 """Images that a thread holds at a time."""
-JPEG = b"\xff\xd8\xff"
-EXIF = b"Exif\0\0"
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
-"""Of an image that is decoded, a quarter of a gigabyte of colours: Pillow warns of larger ones, which may be bombs."""
-ADDRESS = re.compile(r" ?<[^<>]* object at 0x[0-9a-fA-F]+>")
-"""Where Pillow names what it read from: another text every time."""
-UNREADABLE = (
-    *(OSError, EOFError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError),
-    *(zipfile.BadZipFile, zlib.error, RuntimeError),  # a part of an archive: RuntimeError where it is encrypted
-)
-"""What reading and decoding a broken image raises (Pillow: OSError, ValueError, SyntaxError, EOFError)."""
-
 Name = TypeVar("Name", bound=str)
 Arrays = dict[int, NDArray[np.uint8]]
 """For each size one memory-mapped array, (N, size, size, 3)."""
-
-
-class BadImageError(Exception):
-    """This image cannot be used; the message says why."""
 
 
 @dataclass(slots=True)
@@ -188,7 +166,7 @@ def _fill(block: Block, files: Files, read: Callable[[str], bytes], config: Prep
     else:
         for i, row in enumerate(block.rows):
             try:
-                _resize_into(block, i, _centre_square(_decode(read, files.members[row]))[None], config)
+                _resize_into(block, i, centre_square(_decode(read, files.members[row]))[None], config)
             except BadImageError as error:
                 block.bad[i] = str(error)
     return block
@@ -199,13 +177,6 @@ def _resize_into(block: Block, offset: int, crops: Tensor, config: PreprocessCon
     first = block.start + offset
     for size, array in block.arrays.items():
         array[first : first + len(crops)] = resize(crops, size, config.filter).numpy()
-
-
-def resize(images: Tensor, size: int, filter: str) -> Tensor:
-    """Antialiased resize of (N, H, W, 3) uint8 to (N, size, size, 3) uint8; filter: "bicubic" or "bilinear"."""
-    channels_last = images.permute(0, 3, 1, 2)  # a view: this memory order is what makes the uint8 kernel fast
-    resized: Tensor = F.interpolate(channels_last, (size, size), mode=filter, antialias=True)
-    return resized.permute(0, 2, 3, 1)
 
 
 def _decode_aligned(read: Callable[[str], bytes], member: str) -> Tensor:
@@ -220,39 +191,9 @@ def _decode(read: Callable[[str], bytes], member: str) -> Tensor:
     """(H, W, 3) uint8 RGB, upright."""
     try:
         data = read(member)
-        # libjpeg-turbo knows neither EXIF's orientation nor every colour space; Pillow does, and says what is wrong
-        if data.startswith(JPEG) and EXIF not in data:
-            with suppress(ValueError):
-                _refuse_too_many_pixels(*simplejpeg.decode_jpeg_header(data)[:2])
-                return torch.from_numpy(simplejpeg.decode_jpeg(data, colorspace="RGB"))
-        with Image.open(io.BytesIO(data)) as image:
-            _refuse_too_many_pixels(image.height, image.width)
-            return torch.from_numpy(np.array(_rgb(ImageOps.exif_transpose(image))))
     except UNREADABLE as error:
-        reason = " ".join(ADDRESS.sub("", str(error)).split())
-        raise BadImageError(f"cannot be read: {reason[:200]}") from error
-
-
-def _refuse_too_many_pixels(height: int, width: int) -> None:
-    if height * width > MOST_PIXELS:
-        raise BadImageError(f"has {width}x{height} pixels, more than {MOST_PIXELS:,}")
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB, what is transparent on white."""
-    if image.mode.startswith("I"):  # 16 bits of grey, of which Pillow would keep the lower ones
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _centre_square(image: Tensor) -> Tensor:
-    height, width, _ = image.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side].contiguous()
+        raise cannot_be_read(error) from error
+    return decode(data)
 
 
 def _refuse_too_few(kept: Mapping[Split, NDArray[np.intp]], files: Path) -> None:

@@ -329,7 +329,7 @@ def _frechet_interval(
 # --- Inception -------------------------------------------------------------------------------------------------------
 
 
-class _Images(Dataset[Tensor]):
+class Images(Dataset[Tensor]):
     """(N, S, S, 3) uint8 images as torch-fidelity wants them, (3, S, S) uint8 each."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
@@ -365,8 +365,8 @@ def inception_measures(
     )
 
     found = calculate_metrics(
-        input1=_Images(fake),
-        input2=_Images(real),
+        input1=Images(fake),
+        input2=Images(real),
         fid=True,
         kid=True,
         isc=True,

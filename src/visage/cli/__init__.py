@@ -1,0 +1,1 @@
+"""The command line `visage`: what a person does with trained models."""

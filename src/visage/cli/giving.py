@@ -1,0 +1,5 @@
+"""Commands that give a model to others."""
+
+from collections.abc import Callable
+
+COMMANDS: tuple[Callable[..., None], ...] = ()

@@ -1,0 +1,1 @@
+"""Trained models in the hands of people: loaded by name or from a folder, asked about photographs, given away."""
