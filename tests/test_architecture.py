@@ -51,6 +51,11 @@ MAY_IMPORT = {
     "evaluate_run": {"tracking", "evaluation", "training", "inference", "maths", "plain"},
     "stage": {"plain"},
     "pipeline": {"pipeline", "report", "stage", "plain"},
+    "using": {
+        *("using", "attribute_network", "reference", "inference", "measures", "maths", "models.base", "training"),
+        *("params", "report.wording", "report.model_page", "data", "plain"),
+    },
+    "cli": {"cli", "using", "visage", "measures.table", "report.wording", "stage", "plain"},
     "documentation": {"params", "models.base", "report", "training.outputs", "plain"},
 }
 """Room (a package, or a module of its own) -> what it may import; imports flow down only."""
@@ -112,6 +117,12 @@ def modules_after(statement, names):
 
 def test_plain_data_needs_no_torch():
     assert modules_after(f"import {', '.join(sorted(PLAIN))}", ["torch", "torchvision", "mlflow", "pandas"]) == []
+
+
+@pytest.mark.parametrize("statement", ["import visage", "import visage.cli.main"])
+def test_the_package_and_its_command_line_start_without_slow_imports(statement):
+    slow = ["torch", "numpy", "pandas", "sklearn", "mlflow", "matplotlib", "pydantic", "PIL", "gradio"]
+    assert modules_after(statement, slow) == []
 
 
 @pytest.mark.parametrize("stage", ["train", "evaluate"])

@@ -8,8 +8,6 @@ from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
-USES = frozenset({"visage.cli", "visage.using"})
-"""What people do with trained models: no stage imports it, although `visage` names it."""
 PLUMBING = frozenset(
     {
         "visage.config",
@@ -27,7 +25,6 @@ PLUMBING = frozenset(
         "visage.scratch",
         "visage.stage",
         "visage.tracking",
-        *USES,
     }
 )
 """Modules and packages that carry or describe numbers and make none: editing them trains and measures nothing again."""

@@ -10,6 +10,9 @@ from visage.config import RunConfig
 from visage.results import Results, Training, read
 from visage.using.places import RUN, find_project, trained_runs
 
+SOURCE = Path(__file__).parents[2]
+"""The folder that holds this package."""
+
 
 def recipes(start: Path | None = None) -> list[dict[str, Any]]:
     """Each recipe of the project's params.yaml: recipe, model, title, paper, can.
@@ -27,7 +30,7 @@ def recipes(start: Path | None = None) -> list[dict[str, Any]]:
     labels = [f"{recipe}-{min(shipped.preprocess.sizes)}" for recipe in shipped.recipes]
     found = []
     for config in params.resolve(
-        shipped.model_copy(update={"runs": labels, "seeds": shipped.seeds[:1]}), project / "src"
+        shipped.model_copy(update={"runs": labels, "seeds": shipped.seeds[:1]}), SOURCE
     ):
         model, kind = build_model(config), base.find(config.model)
         can = [words for name, words in ABILITIES.items() if base.can(model, getattr(base, name))]

@@ -93,6 +93,8 @@ def _split(values: Tensor, what: str, channels: int) -> Iterable[tuple[Tensor, s
     if values.ndim not in (3, 4) or values.shape[channels] != 3:
         shapes = "(H, W, 3) or (n, H, W, 3)" if channels == -1 else "(3, H, W) or (n, 3, H, W)"
         raise UserError(f"{what} is no image in colour: the shape must be {shapes}")
+    if not values.numel():
+        raise UserError(f"{what} has no pixels")
     if channels == -3:
         values = values.movedim(-3, -1)
     for image in values.reshape(-1, *values.shape[-3:]):
@@ -104,7 +106,7 @@ def _to_bytes(image: Tensor, what: str) -> Tensor:
         return image.contiguous()
     if not image.is_floating_point():
         raise UserError(f"{what} holds {image.dtype}: convert it to uint8, or to floats in [0, 1]")
-    low, high = (float(image.min()), float(image.max())) if image.numel() else (0.0, 0.0)
+    low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):
         fix = "(x + 1) / 2 takes [-1, 1] there" if low >= -1 and high <= 1 else "divide by 255, or convert it to uint8"
         raise UserError(f"{what} holds floats from {low:.3g} to {high:.3g}, not in [0, 1]: {fix}")
@@ -113,8 +115,6 @@ def _to_bytes(image: Tensor, what: str) -> Tensor:
 
 def _resized(image: Tensor, name: str, size: int, aligned: Box | None) -> NDArray[np.uint8]:
     height, width, _ = image.shape
-    if not height or not width:
-        raise UserError(f"{name} has no pixels")
     if aligned is None:
         cut = centre_square(image)
     elif (width, height) == IMAGE_SIZE:
