@@ -19,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, fork=True)
+    run_stage(main, fork=True, cost=Path("data/cost/attribute_network.json"))

@@ -1,5 +1,7 @@
 """configs/download.json -> data/raw: draw, find or download the faces and the other images."""
 
+from pathlib import Path
+
 from visage.config import DownloadConfig
 from visage.data.gather import gather
 from visage.stage import run_stage
@@ -14,4 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, cost=Path("data/cost/download.json"))

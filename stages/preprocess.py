@@ -1,5 +1,7 @@
 """data/raw -> data/processed: one uint8 array per size and split, labels, and the card that says what they are."""
 
+from pathlib import Path
+
 from visage.config import PreprocessConfig
 from visage.data.arrays import PROCESSED, load_card
 from visage.data.preprocess import preprocess
@@ -15,4 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, cost=Path("data/cost/preprocess.json"))

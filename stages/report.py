@@ -18,4 +18,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, cost=Path("metrics/cost/report.json"))  # the last one, which may write there

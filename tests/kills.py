@@ -2,6 +2,7 @@
 
     python -m tests.kills                              100 kills over all families: about an hour on two cores
     python -m tests.kills --kills 5 --runs vae-16      a first look
+    python -m tests.kills --targets "the process that logs" "a stage"      of these alone
 
 Targets are drawn at random: a process of a stage, the runner, the process that logs, all of them at once (kill -9), or
 the runner alone by SIGTERM. After each, the same command is given again. When it is through, every file below `data`,
@@ -110,8 +111,8 @@ def kill(project: Path, runner: subprocess.Popen[bytes], target: str, draw: rand
     return bool(victims)
 
 
-def disturbed(project: Path, draw: random.Random, kills: int) -> Iterator[str]:
-    """Run the pipeline to its end through so many kills at most; yields what was killed."""
+def disturbed(project: Path, draw: random.Random, kills: int, targets: list[str]) -> Iterator[str]:
+    """Run the pipeline to its end through so many kills of these targets at most; yields what was killed."""
     done = 0
     while True:
         runner = start(project)
@@ -120,7 +121,7 @@ def disturbed(project: Path, draw: random.Random, kills: int) -> Iterator[str]:
                 runner.wait(draw.uniform(*BETWEEN))
             if runner.returncode is not None:
                 break
-            (target,) = draw.choices(list(TARGETS), list(TARGETS.values()))
+            (target,) = draw.choices(targets, [TARGETS[target] for target in targets])
             if kill(project, runner, target, draw):
                 done += 1
                 yield target
@@ -163,6 +164,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--runs", nargs="*", default=RUNS)
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the targets")
+    parser.add_argument(
+        "--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="what is killed; a name may be repeated"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the projects where something differs")
     asked = parser.parse_args()
     draw, tried, faults = random.Random(asked.seed), Counter[str](), list[str]()
@@ -174,7 +178,7 @@ def main() -> None:
         while tried.total() < asked.kills:
             project = prepared(Path(home) / f"after-{tried.total()}", asked.runs)
             before = tried.total()
-            for target in disturbed(project, draw, asked.kills - before):
+            for target in disturbed(project, draw, asked.kills - before, asked.targets):
                 tried[target] += 1
                 print(f"{tried.total():4} {target}", flush=True)
             seen = digests(project)

@@ -11,6 +11,8 @@ import io
 import json
 import math
 import os
+import signal
+import sqlite3
 import zipfile
 from dataclasses import asdict
 from functools import cache
@@ -26,7 +28,8 @@ from safetensors.torch import save_file
 
 from tests.conftest import ROOT
 from tests.data.conftest import Copy, jpeg
-from tests.factory import EVALUATION_COST, TRAINING_COST
+from tests.factory import CARD, EVALUATION_COST, TRAINING_COST, write_run
+from tests.tracking.conftest import loggers
 from visage import params as parameters
 from visage.config import RunConfig
 from visage.data import celeba_files, idx
@@ -37,6 +40,9 @@ from visage.data.sources import folder
 from visage.errors import UserError
 from visage.files import read_typed, write_json
 from visage.results import EvaluationCost, TrainingCost
+from visage.tracking import Tracker
+from visage.tracking.log import Store
+from visage.tracking.sync import sync_all
 from visage.training.checkpoint import Checkpoint
 from visage.weights import load_weights
 
@@ -361,6 +367,149 @@ def test_weights(data, tmp_path):
         assert all(isinstance(weight, torch.Tensor) for weight in load_weights(path).values())
     except UserError as error:
         refused(error, "model.safetensors")
+
+
+# --- MLflow stores
+
+STORE_SECONDS = 120
+"""After which an MLflow store counts as one that hangs."""
+OTHERS = "another"
+"""An experiment of somebody else in the same store."""
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, run_config):
+    """A project with a finished run, and the bytes of an MLflow store that has it beside somebody else's run."""
+    project = tmp_path_factory.mktemp("project")
+    path, config = project / "mlflow.db", run_config("vae")
+    write_run(project, config)
+    assert sync_all(project, project)[config.name].startswith("rebuilt")
+    other = Store(project, OTHERS)
+    run = other.client.create_run(other.experiment_id).info.run_id
+    for i in range(30):
+        other.client.log_metric(run, "loss", 1 / (i + 1), step=i)
+    other.client.log_param(run, "lr", 0.5)
+    other.client.set_tag(run, "owner", "somebody else")
+    return project, config, path.read_bytes(), run
+
+
+CELLS = st.sampled_from(
+    ["NULL", "''", "'x'", "-1", "1e999", "x'ff00fe'", "hex(zeroblob(100000))", "'deleted'", "'../..'", "'s3://a/b'",
+     "'file:///no/such/mlartifacts'", "'file:///proc/none'", "'FAILED'", "'[1, {'"]
+)  # fmt: skip
+"""What may stand in a column, in the words of SQL."""
+
+
+def damaged_tables(draw, path):
+    """Have rows, columns or tables that MLflow never made, or none where it had made some."""
+    with contextlib.closing(sqlite3.connect(path)) as store, contextlib.suppress(sqlite3.Error), store:
+        names = ("alembic_version", "experiments", "runs", "tags", "params", "metrics", "latest_metrics", "inputs")
+        table = draw(st.sampled_from(names))
+        column = draw(st.sampled_from([row[1] for row in store.execute(f"PRAGMA table_info({table})")]))
+        match draw(st.sampled_from(["set", "set", "set", "set one", "delete", "drop", "rename"])):
+            case "set":
+                store.execute(f"UPDATE {table} SET {column} = {draw(CELLS)}")
+            case "set one":
+                store.execute(f"UPDATE {table} SET {column} = {draw(CELLS)} WHERE rowid = 1")
+            case "delete":
+                store.execute(f"DELETE FROM {table}")
+            case "drop":
+                store.execute(f"DROP TABLE {table}")
+            case "rename":
+                store.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO other")
+
+
+def damaged_store(draw, good: bytes, path) -> None:
+    """Write a store that is damaged in one of the ways that people and disks have."""
+    path.write_bytes(good)
+    match draw(st.sampled_from(["tables", "tables", "tables", "bits", "bits", "bytes", "end", "folder", "read-only"])):
+        case "tables":
+            damaged_tables(draw, path)
+        case "bits":
+            flipped = bytearray(good)
+            for at in draw(st.lists(st.integers(0, len(good) - 1), min_size=1, max_size=300)):
+                flipped[at] ^= 1 << draw(st.integers(0, 7))
+            path.write_bytes(flipped)
+        case "bytes":
+            path.write_bytes(draw(mutated(good)))
+        case "end":
+            os.truncate(path, draw(st.integers(0, len(good))))
+        case "folder":
+            path.unlink()
+            (path / "0").mkdir(parents=True)  # as MLflow's folders of files were
+        case "read-only":
+            path.chmod(0o444)
+
+
+def rows_of(path, run: str) -> list[object]:
+    """What a store holds of a run, table by table; None in the place of what cannot be read."""
+    found: list[object] = []
+    for table in ("params", "tags", "metrics", "latest_metrics"):
+        try:
+            with contextlib.closing(sqlite3.connect(path)) as store:
+                store.text_factory = bytes
+                query = f"SELECT * FROM {table} NOT INDEXED WHERE run_uuid = ?"
+                found.append(sorted(map(repr, store.execute(query, (run,)).fetchall())))
+        except sqlite3.Error:
+            found.append(None)
+    return found
+
+
+@contextlib.contextmanager
+def harmless(path, run: str):
+    """What happens in this block ends in time, and leaves alone what the store holds of a run."""
+
+    def hang(*_):
+        raise TimeoutError(path)
+
+    before, handler = rows_of(path, run), signal.signal(signal.SIGALRM, hang)
+    signal.alarm(STORE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
+    after = rows_of(path, run)
+    assert [b for b in before if b is not None] == [a for a, b in zip(after, before, strict=True) if b is not None]
+
+
+@settings(max_examples=MANY or 8)
+@given(data=st.data())
+def test_syncing_with_mlflow_stores(data, stored, tmp_path_factory, capfd):
+    project, config, good, run = stored
+    home = tmp_path_factory.mktemp("home")
+    damaged_store(data.draw, good, home / "mlflow.db")
+    with harmless(home / "mlflow.db", run):
+        try:
+            assert list(sync_all(project, home)) == [config.name]
+        except UserError as error:
+            refused(error, str(home / "mlflow.db"))
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@settings(max_examples=MANY // 10 or 1)
+@given(data=st.data())
+def test_logging_to_mlflow_stores(data, stored, tmp_path_factory, capfd):
+    """The store of a training; what checks it before the training begins may refuse it."""
+    project, config, good, run = stored
+    home = tmp_path_factory.mktemp("home")
+    damaged_store(data.draw, good, home / "mlflow.db")
+    steps = 0
+    with harmless(home / "mlflow.db", run), pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VISAGE_TRACKING")
+        try:
+            with Tracker.open(config, CARD, root=home, experiment="faces", mode="train", again=True) as tracker:
+                for steps in range(1, 4):
+                    tracker.metrics(100 + steps, {"train/autoencoder/loss": 1 / steps})
+                tracker.finish_training(project / "runs" / config.name / "train", TRAINING_COST)
+            assert steps == 3
+        except UserError as error:
+            refused(error, str(home / "mlflow.db"))
+    for process in loggers(home):
+        process.kill()
+    said = capfd.readouterr().err
+    assert said.count("\n") <= 1
+    assert said == "" or said.startswith("warning: MLflow logs no more of this run (")
 
 
 def test_the_shipped_files_are_taken(tmp_path, celeba):

@@ -5,7 +5,7 @@ import json
 from tests.factory import EVALUATION_COST, TRAINING_COST, results
 from visage.files import write_json
 from visage.metrics import publish, publish_run
-from visage.results import cost_file, write
+from visage.results import StageCost, cost_file, write
 
 NAMES = ("vae-32-0", "glow-32-0")
 
@@ -25,8 +25,10 @@ def test_figures_and_costs_are_those_of_the_named_runs_and_of_the_shared_stages(
     for name in NAMES:
         measured(tmp_path, name)
     write_json(tmp_path / "data" / "reference" / "metrics.json", {"32": {"probe_pixels": 0.5}})
+    write(tmp_path / "data" / "cost" / "download.json", StageCost(12.5, 300))
     publish(tmp_path, NAMES)
     costs = {f"cost/{stage}/{name}.json" for stage in ("train", "evaluate") for name in NAMES}
+    costs.add("cost/download.json")
     assert written(tmp_path) == {"reference.json", *(f"{name}.json" for name in NAMES), *costs}
     figures = json.loads((tmp_path / "metrics" / "vae-32-0.json").read_text())
     assert figures == results("vae-32-0", "").metrics()

@@ -25,6 +25,7 @@ from visage.results import (
     Record,
     Reference,
     Results,
+    StageCost,
     Training,
     TrainingCost,
     Tripwire,
@@ -103,6 +104,8 @@ EXAMPLES = [
     dataclasses.replace(COST, first_stage=COST),
     EvaluationCost(2.5, 10.0, FOOTPRINT),
     EvaluationCost(2.5, 10.0, FOOTPRINT, 0.5, 1.25),
+    StageCost(2.5, 300),
+    StageCost(2.5, 300, 1200),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def _quota() -> float:
         except OSError:
             return math.inf
     return int(quota) / int(period) if quota.isdecimal() else math.inf  # "max" or -1: no limit
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had so far, in bytes; pages of files that it has mapped count."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
 def private_folder() -> Path:

@@ -17,6 +17,8 @@ FIGURES = "metrics.json"
 """The file with the plain figures in the folder of a stage that measures no run."""
 SHARED = ("attribute_network", "reference")
 """Those stages; their folders are in data/."""
+COSTLY = ("download", "preprocess", *SHARED)
+"""The stages whose costs are in data/cost."""
 STAGES: tuple[Literal["train"], Literal["evaluate"]] = ("train", "evaluate")
 
 
@@ -28,6 +30,8 @@ def publish(root: Path, names: Iterable[str]) -> None:
     """
     folder = root / "metrics"
     found = {folder / f"{stage}.json": path for stage in SHARED if (path := root / "data" / stage / FIGURES).is_file()}
+    costs = {folder / "cost" / f"{stage}.json": root / "data" / "cost" / f"{stage}.json" for stage in COSTLY}
+    found |= {target: source for target, source in costs.items() if source.is_file()}
     published = {path for name in names for path in publish_run(root, name)}
     for target, source in found.items():
         _copy(source, target)

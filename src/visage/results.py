@@ -9,6 +9,7 @@ Layout of a project's results:
     data/reference/<size>/scores.npz    `PerImage`, of the statistics that need no model
     runs/<run>/cost/train.json          `TrainingCost`, apart from the training's outputs, since no two are the same
     runs/<run>/cost/evaluate.json       `EvaluationCost`
+    data/cost/<stage>.json              `StageCost` of the stages that all runs share, apart for the same reason
     metrics/                            the plain figures and the costs, for git: `visage.metrics`
 
 This module imports no PyTorch and knows no model. Titles, units and explanations of the figures are not here but
@@ -375,6 +376,18 @@ class EvaluationCost(Strict):
     footprint: Footprint
     samples_per_second: float | None = None
     sample_gflop: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost(Strict):
+    """What a stage took that measures no run: its own process, not those that draw faces for it.
+
+    peak_memory_mb: of the process, with what it has mapped of files. peak_gpu_memory_mb: None where it used no GPU.
+    """
+
+    seconds: float
+    peak_memory_mb: int
+    peak_gpu_memory_mb: int | None = None
 
 
 # --- per-image values -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 
 from visage.errors import UserError
 from visage.fork_server import run_forked
+from visage.machine import peak_memory
 from visage.redaction import redact_streams
 
 EXPECTED = (UserError, MemoryError, OSError, RuntimeError, SafetensorError)
@@ -29,19 +31,23 @@ FIXES = {
 """What helps against the refusals of an operating system that are not the project's fault."""
 
 
-def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
+def run_stage(main: Callable[[], None], *, fork: bool = False, cost: Path | None = None) -> None:
     """Call `main`; a UserError, or Ctrl-C, becomes a line on stderr and an exit status, without a traceback.
 
     Set VISAGE_TRACEBACK=1 to see the traceback.
 
     fork: leave the call to a fork of the server (`visage.fork_server`) where there is one; what takes long to import is
         imported by `main`, so that this process does not import it.
+    cost: where to write what the stage took, a file of its own, because no two are the same.
     """
     redact_streams()
     try:
         if fork:
             run_forked()
+        began = time.monotonic()
         main()
+        if cost is not None:
+            _write_cost(cost, time.monotonic() - began)
     except EXPECTED as error:
         line = line_of(error)
         if os.environ.get("VISAGE_TRACEBACK") == "1" or not line:
@@ -51,6 +57,19 @@ def run_stage(main: Callable[[], None], *, fork: bool = False) -> None:
     except KeyboardInterrupt:
         print("interrupted: what was done is kept; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
+
+
+def _write_cost(path: Path, seconds: float) -> None:
+    from visage.results import StageCost, write  # brings NumPy, which whoever starts a stage in a fork does without
+
+    torch = sys.modules.get("torch")  # a stage that did without it has used no GPU
+    on_gpu = torch is not None and torch.cuda.is_initialized()
+    cost = StageCost(
+        seconds=round(seconds, 1),
+        peak_memory_mb=round(peak_memory() / 2**20),
+        peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20) if torch and on_gpu else None,
+    )
+    write(path, cost)
 
 
 def line_of(error: Exception) -> str:

@@ -1,3 +1,4 @@
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import ROOT
+from tests.tracking.conftest import wait_until
 from visage.config import RuntimeConfig
 from visage.errors import UserError
 from visage.tracking import ui
@@ -181,6 +183,23 @@ def test_a_store_that_mlflow_cannot_use_is_one_line(served, tmp_path):
         assert "planted" not in line
     path.write_bytes(good)
     assert served().returncode == 0
+
+
+def test_a_kill_while_the_tables_are_made_leaves_a_store_that_can_be_made(tmp_path, tracking):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "home").mkdir()
+    code = (
+        "import sys; from pathlib import Path; from visage.tracking.log import Store; Store(Path(sys.argv[1]), 'faces')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "home")],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path / "made")},
+    )
+    wait_until(lambda: any(path.stat().st_size for path in (tmp_path / "made").glob("*/mlflow.db")))
+    process.kill()
+    process.wait()
+    with contextlib.closing(sqlite3.connect(tmp_path / "home" / "mlflow.db")) as store:
+        assert store.execute("SELECT * FROM sqlite_master").fetchall() == []
 
 
 def test_an_experiment_that_was_deleted_in_the_page_is_used_again(tmp_path, tracking):

@@ -6,8 +6,9 @@ import json
 import math
 import os
 import sqlite3
+import tempfile
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -33,6 +34,13 @@ BATCH = 1000
 """Metrics that MLflow takes in one call."""
 BATCH_TEXTS = 100
 """Parameters or tags that MLflow takes in one call."""
+MALFORMED = "malformed"
+"""What SQLite says of a damaged file."""
+REBUILD = (
+    "move it away, and `make sync` rebuilds it with what this project has logged, or name another in "
+    "MLFLOW_TRACKING_URI"
+)
+"""What helps where a store cannot be repaired."""
 LONGEST_DIGEST = 36
 """Characters of a dataset's digest that MLflow keeps."""
 
@@ -41,25 +49,24 @@ class Store:
     """The MLflow experiment, created with its database where there is none.
 
     Raises:
-        UserError: MLflow cannot use the store; the message is one line, with the fix where it is known.
+        UserError: it is damaged, or MLflow cannot use it; the message is one line, with the fix where it is known.
     """
 
     def __init__(self, root: Path, experiment: str) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        from mlflow import MlflowClient, MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+        from mlflow import MlflowClient
 
         self.uri = store_uri(root)
-        try:
+        with explained(self.uri):
             self._open(MlflowClient, experiment, root)
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError) as error:
-            raise UserError(_unusable(self.uri, error)) from error
 
     def _open(self, client: "type[MlflowClient]", experiment: str, root: Path) -> None:
         lock = root / ".scratch" / "mlflow.lock"
         lock.parent.mkdir(exist_ok=True)
         with FileLock(lock):  # two processes that create the tables of one database destroy it
+            if file := sqlite_file(self.uri):
+                _prepare(file, client)
             self.client = client(self.uri)
             self.experiment_id = _again(lambda: self._experiment(experiment, root))
             bring_files_along(self.uri, self.experiment_id, _files(root))
@@ -131,18 +138,71 @@ class Store:
         return log
 
 
+@contextlib.contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn what MLflow, its database or a row that it cannot read raises in this block into one line.
+
+    Raises:
+        UserError: one of these was raised.
+    """
+    from mlflow import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    python = (AttributeError, LookupError, TypeError, ValueError)  # what rows of other types make of MLflow's code
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError, *python) as error:
+        raise UserError(_unusable(uri, error)) from error
+
+
+def _prepare(path: Path, client: "type[MlflowClient]") -> None:
+    """Refuse an SQLite file that is damaged or not MLflow's, before MLflow changes it; give an empty one its tables.
+
+    MLflow takes any file that lacks one of its tables for a new one and creates, or upgrades, what it finds missing.
+    Creating takes seconds and many transactions, and a process that is killed meanwhile would leave a store that MLflow
+    can neither use nor complete. So the tables are made in another file, and come here in one transaction.
+
+    Raises:
+        UserError: the file is damaged, or has some of the tables.
+        sqlite3.Error: it is none of SQLite's, or is locked.
+    """
+    import mlflow.store.db.utils  # noqa: F401  # which tells the next one of all tables
+    from mlflow.store.db.base_sql_model import Base
+
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as store:
+        (found,) = store.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(f"{MALFORMED}: {found}")
+        tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if missing := sorted(Base.metadata.tables.keys() - tables) if tables else []:
+            raise UserError(
+                f"the store {path} lacks {len(missing)} of MLflow's tables, such as {missing[0]}: if an older "
+                f"MLflow made it, run `mlflow db upgrade sqlite:///{path}` after a backup; else {REBUILD}"
+            )
+        if not tables:
+            with tempfile.TemporaryDirectory() as folder:
+                made = Path(folder) / path.name
+                client(f"sqlite:///{made}").search_experiments(max_results=1)
+                with contextlib.closing(sqlite3.connect(made)) as source:
+                    source.backup(store)
+
+
 def _unusable(uri: str, error: Exception) -> str:
     """One line that says what MLflow says, and what helps."""
-    told = textwrap.shorten(redact(str(error)), 300, placeholder=" ...")
+    kind = "" if str(error) and "." in type(error).__module__ else f"{type(error).__name__}: "
+    told = textwrap.shorten(kind + redact(str(error)), 300, placeholder=" ...")
     fixes = {
         "error code 401": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
         "error code 403": "use an account that may write there",
         "out-of-date database schema": "`mlflow db upgrade` changes an older store after a backup; for a newer one, "
         "install the MLflow that made it, or name another in MLFLOW_TRACKING_URI",
         "database is locked": "wait for the program that writes to it, or end it",
+        "disk is full": "free some space, and run `make sync`",
+        "No space left": "free some space, and run `make sync`",
         "No module named": "install this driver beside MLflow, or unset MLFLOW_TRACKING_URI",
     }
-    fix = next((fix for sign, fix in fixes.items() if sign in str(error)), "correct or unset MLFLOW_TRACKING_URI")
+    other = REBUILD if sqlite_file(uri) else "correct or unset MLFLOW_TRACKING_URI"
+    fix = next((fix for sign, fix in fixes.items() if sign in str(error)), other)
     return f"MLflow cannot use the store {redact(uri)} ({told}): {fix}"
 
 
@@ -163,7 +223,7 @@ def bring_files_along(uri: str, experiment_id: str, files: str) -> None:
         return
     with contextlib.closing(sqlite3.connect(path, timeout=60)) as store, store:
         query = "SELECT artifact_location FROM experiments WHERE experiment_id = ?"
-        (before,) = store.execute(query, (experiment_id,)).fetchone()
+        before = str(store.execute(query, (experiment_id,)).fetchone()[0])
         if before == files or before.rpartition("/")[2] != files.rpartition("/")[2]:
             return
         store.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (files, experiment_id))

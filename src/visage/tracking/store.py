@@ -11,7 +11,7 @@ from visage.redaction import redact
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it cannot do it also raises, and that becomes one line
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that died is given up after seconds, not minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }

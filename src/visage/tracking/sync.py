@@ -19,7 +19,7 @@ from visage.redaction import redact_streams
 from visage.results import EvaluationCost, Results, Training, TrainingCost, read
 from visage.tracking.events import now
 from visage.tracking.identity import RunIdentity, origin
-from visage.tracking.log import RunLog, Store
+from visage.tracking.log import RunLog, Store, explained
 from visage.tracking.record import evaluation_figures, named_figures, record_cost, record_evaluation, record_training
 from visage.tracking.store import check_store, store_uri
 
@@ -42,7 +42,8 @@ def sync_all(root: Path, home: Path) -> dict[str, str]:
     check_store(store_uri(home))
     store = Store(home, RuntimeConfig.load(configs).experiment)
     names = sorted(path.stem for path in configs.glob("*-[0-9]*.json"))
-    return {name: sync_run(store, RunConfig.load(name, configs), root) for name in names}
+    with explained(store.uri):
+        return {name: sync_run(store, RunConfig.load(name, configs), root) for name in names}
 
 
 def sync_run(store: Store, config: RunConfig, root: Path) -> str:
