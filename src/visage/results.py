@@ -9,6 +9,7 @@ Layout of a project's results:
     data/reference/<size>/scores.npz    `PerImage`, of the statistics that need no model
     runs/<run>/cost/train.json          `TrainingCost`, apart from the training's outputs, since no two are the same
     runs/<run>/cost/evaluate.json       `EvaluationCost`
+    judged/<size>/<name>.json           `JudgedFolder`, of samples from elsewhere
     data/cost/<stage>.json              `StageCost` of the stages that all runs share, apart for the same reason
     metrics/                            the plain figures and the costs, for git: `visage.metrics`
 
@@ -44,6 +45,8 @@ Scores = Mapping[str, NDArray[np.float64]]
 """Score -> (n,) per-image values; higher means less like the training faces."""
 T = TypeVar("T")
 
+JUDGED_FOLDERS = "judged"
+"""The folder of a project with what is known of samples from elsewhere."""
 TEST, VALID = "test", "valid"
 """The held-out and the validation faces, among the names of sets of images."""
 DIGITS = 6
@@ -310,6 +313,21 @@ class Reference(Strict):
     def find(self, metric: str, images: str = "", score: str = "") -> Record | None:
         """The record of a figure."""
         return find(self.records, metric, images, score)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedFolder(Strict):
+    """A folder of samples from elsewhere, judged by the measures of our samples against the same test faces.
+
+    data_hash: of the data of that size. images: how many there were.
+    """
+
+    version: Version
+    name: str
+    size: int
+    data_hash: str
+    images: int
+    records: list[Record]
 
 
 # --- training and cost ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from tests.conftest import ROOT
 from tests.small_data import SETTINGS
 from visage import files
 from visage.cli.main import app
+from visage.report.linear import opponents
 from visage.results import Results, read
 from visage.using.places import find_project
 
@@ -263,6 +265,22 @@ def test_a_folder_is_judged_as_the_run_is(visage, project, tmp_path):
     ):
         assert found[metric]["value"] == pytest.approx(results.find(metric).value, rel=1e-6), metric
         assert found[metric]["n"] == results.find(metric).n
+
+
+def test_a_judged_folder_joins_the_page(visage, refused, project, photo, tmp_path):
+    for i in range(8):
+        photo(f"{i}.png", (SIZE, SIZE), seed=i)
+    assert visage("evaluate", tmp_path, "--join", "their-gan", "--json")[0] == 0
+    shutil.copytree(project, tmp_path / "copy")  # the page of all runs is not for this test
+    (row,) = [one for one in opponents(SIZE, tmp_path / "copy", []) if one.outside]
+    assert (row.title, row.kind) == ("their-gan", "samples from elsewhere")
+    _, out, _ = visage("evaluate", tmp_path, "--size", SIZE, "--json")
+    assert row.figure("fd_attr128").value == json.loads(out)[0]["value"]
+    assert side(row.picture) == (8 * 98 - 2, 96)
+    file = tmp_path / "copy" / "judged" / str(SIZE) / "their-gan.json"
+    file.write_text(file.read_text().replace(row.data_hash, "00" * 32))
+    assert not [one for one in opponents(SIZE, tmp_path / "copy", []) if one.outside]
+    assert "use letters, digits" in refused("evaluate", tmp_path, "--size", SIZE, "--join", "../x")
 
 
 def test_what_cannot_be_judged_is_named(refused, photo, tmp_path):

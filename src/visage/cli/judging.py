@@ -58,6 +58,9 @@ def evaluate(
     dinov2: Annotated[
         bool, typer.Option("--dinov2", help="FD_DINOv2 as well; downloads the network's code and weights.")
     ] = False,
+    join: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show it under this name on the page, beside the runs.")
+    ] = None,
     json: Json = False,
     device: Device = "auto",
 ) -> None:
@@ -66,15 +69,23 @@ def evaluate(
     The distances of all runs use the same number of samples; where the folder has fewer, a note says so. Needs
     `data/attribute_network` and `data/reference` of this project, which `dvc repro reference` makes.
 
-    Example: `visage evaluate samples/ --size 32`
+    Examples:
+    `visage evaluate samples/ --size 32`
+
+    `visage evaluate samples/ --join their-ddpm && dvc repro report`
     """
     from visage.measures.table import BY_KEY
     from visage.report.wording import WRITE
-    from visage.using.judge import judge_folder
+    from visage.using.judge import join as join_page
+    from visage.using.judge import judge_folder, own_size
+    from visage.using.photos import listed
 
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name the one that holds the samples")
+    size = size or own_size(listed([folder])[0])
     found = judge_folder(folder, size, inception=inception, dinov2=dinov2, device=device)
+    if join is not None:
+        output.say(f"wrote {join_page(folder, join, size, found)}; `dvc repro report` shows it on the page")
     if json:
         output.as_json([record.as_dict() for record in found])
         return

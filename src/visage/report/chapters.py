@@ -139,7 +139,7 @@ class Charts:
 
     def _linear(self, metric: str) -> list[Line]:
         """A line at what each linear reference reaches; one without a code speaks for all where it has the figure."""
-        having = [one for one in self.linear if one.figure(metric).value is not None]
+        having = [one for one in self.linear if one.figure(metric).value is not None and not one.outside]
         chosen = [one for one in having if not one.about.numbers] or having
         return [Line(value, one.phrase) for one in chosen if (value := one.figure(metric).value) is not None]
 

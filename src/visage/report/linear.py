@@ -12,7 +12,7 @@ from visage.report.figures import Figure, Pooled, recorded, undefined
 from visage.report.load import load_reference, load_reference_values, reference_folder
 from visage.report.models import Model
 from visage.report.wording import WRITE
-from visage.results import TEST, LinearReference
+from visage.results import JUDGED_FOLDERS, TEST, JudgedFolder, LinearReference, read
 
 JUDGED = ("bits_per_dim", "recon_mse", "fd_attr128")
 """Figures, lower is better, that are not worth a network where linear algebra has them as good: one for each task."""
@@ -23,7 +23,7 @@ class Opponent:
     """A linear reference of one size, as the page shows it.
 
     data_hash: of the images. values: measure -> its values of single faces, where they are known.
-    folder: with its picture.
+    folder: with its picture. outside: whether it is a folder of samples from elsewhere, which no model need beat.
     """
 
     about: LinearReference
@@ -31,10 +31,13 @@ class Opponent:
     data_hash: str
     values: Mapping[str, ImageValues]
     folder: Path
+    outside: bool = False
 
     @property
     def title(self) -> str:
         """What the page calls it."""
+        if self.outside:
+            return self.about.name
         return f"PCA, {self.about.numbers} numbers" if self.about.numbers else "One Gaussian"
 
     @property
@@ -43,9 +46,14 @@ class Opponent:
         return f"{self.title}, {self.size} × {self.size} pixels"
 
     @property
+    def kind(self) -> str:
+        """What it is, beside the title."""
+        return "samples from elsewhere" if self.outside else "linear reference, no network"
+
+    @property
     def phrase(self) -> str:
         """The title within a sentence."""
-        return self.title if self.about.numbers else "one Gaussian"
+        return self.title if self.about.numbers or self.outside else "one Gaussian"
 
     @property
     def picture(self) -> Path:
@@ -55,6 +63,8 @@ class Opponent:
     @property
     def caption(self) -> str:
         """What its picture shows."""
+        if self.outside:
+            return "Samples from elsewhere, the first ones of their folder."
         if self.about.numbers:
             return f"Test faces above; below, what the first {self.about.numbers} principal components keep of them."
         return "Drawn from one Gaussian of all pixels together: what takes no network. None was picked."
@@ -92,7 +102,20 @@ def opponents(size: int, root: Path, models: Sequence[Model]) -> list[Opponent]:
         }
         found.append(Opponent(about, size, reference.data_hash, values, folder))
     met = [opponent_of(model, metric, found) for model in models for metric in JUDGED]
-    return [one for one in found if not one.about.numbers or one in met]
+    return [*(one for one in found if not one.about.numbers or one in met), *_outside(size, root, reference.data_hash)]
+
+
+def _outside(size: int, root: Path, data_hash: str) -> list[Opponent]:
+    """The folders of samples that `visage evaluate --join` has judged, without those that met other test faces."""
+    found = []
+    for path in sorted((root / JUDGED_FOLDERS / str(size)).glob("*.json")):
+        about = read(path, JudgedFolder)
+        if about.data_hash == data_hash:
+            plain = LinearReference(about.name, 0, about.records)
+            found.append(Opponent(plain, size, data_hash, {}, path.parent, outside=True))
+        else:
+            print(f"left out: {path} was judged against other faces: judge the folder again, or delete the file")
+    return found
 
 
 def opponent_of(model: Model, metric: str, opponents: Sequence[Opponent]) -> Opponent | None:
@@ -103,7 +126,8 @@ def opponent_of(model: Model, metric: str, opponents: Sequence[Opponent]) -> Opp
     if model.pooled(metric).value is None:
         return None
     code = model.pooled("code_numbers").value or 0
-    rivals = [one for one in opponents if one.figure(metric).value is not None and one.about.numbers <= code]
+    rivals = [one for one in opponents if not one.outside and one.figure(metric).value is not None]
+    rivals = [one for one in rivals if one.about.numbers <= code]
     rivals = [one for one in rivals if all(run.results.data_hash == one.data_hash for run in model.runs)]
     return max(rivals, key=lambda one: one.about.numbers, default=None)
 

@@ -65,7 +65,8 @@ class Provenance:
     def add_linear(self, opponent: Opponent, sets: Sequence[OtherSet]) -> None:
         """Add every figure of a linear reference."""
         label = opponent.label
-        self._runs[label] = (None, REFERENCE_COMMAND, "")
+        command = "visage evaluate FOLDER --join NAME" if opponent.outside else REFERENCE_COMMAND
+        self._runs[label] = (None, command, "")
         measured = {record.metric: opponent.figure(record.metric) for record in opponent.about.records}
         rows = {
             Key(metric): [self._row(label, Key(metric), found, opponent.data_hash, "")]

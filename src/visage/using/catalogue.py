@@ -29,9 +29,7 @@ def recipes(start: Path | None = None) -> list[dict[str, Any]]:
     shipped = params.load(project / "params.yaml")
     labels = [f"{recipe}-{min(shipped.preprocess.sizes)}" for recipe in shipped.recipes]
     found = []
-    for config in params.resolve(
-        shipped.model_copy(update={"runs": labels, "seeds": shipped.seeds[:1]}), SOURCE
-    ):
+    for config in params.resolve(shipped.model_copy(update={"runs": labels, "seeds": shipped.seeds[:1]}), SOURCE):
         model, kind = build_model(config), base.find(config.model)
         can = [words for name, words in ABILITIES.items() if base.can(model, getattr(base, name))]
         found.append(

@@ -1,5 +1,7 @@
 """A folder of samples, from whatever project, judged as the samples of our runs are."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from visage.inference.batches import embedded
 from visage.measures import sample_quality
 from visage.measures.intervals import Interval
 from visage.measures.recorder import Figure
+from visage.measures.table import BY_KEY
+from visage.pictures import grid, save
 from visage.reference.load import LoadedReference, load_reference
+from visage.results import JUDGED_FOLDERS, VERSION, JudgedFolder, Kind, Record, write
 from visage.using.loaded import choose
 from visage.using.photos import listed, square
 from visage.using.places import find_project
@@ -25,6 +30,9 @@ from visage.using.places import find_project
 LEAST = 6
 """Samples that can be judged at all."""
 BATCH = 64
+SHOWN, COLUMNS = 64, 8
+"""Samples that the page shows, and columns of their grid."""
+JOINED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,12 @@ class Judged:
     n: int
     ci95: Interval | None
     note: str
+
+    @property
+    def record(self) -> Record:
+        """As results are stored."""
+        kind: Kind = "undefined" if self.value is None else "estimate"
+        return Record(self.metric, kind, self.value, self.n, self.ci95, self.note)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -68,7 +82,7 @@ def judge_folder(
     files = listed([folder])
     if len(files) < LEAST:
         raise UserError(f"{folder} holds {len(files)} images, and {LEAST} are needed: draw more samples")
-    size = size or _own_size(files[0])
+    size = size or own_size(files[0])
     there = sorted(int(path.name) for path in (project / "data" / "reference").glob("[0-9]*") if path.is_dir())
     if size not in there:
         known = f"name one of --size {', '.join(map(str, there))}" if there else "run `dvc repro reference`"
@@ -93,7 +107,34 @@ def judge_folder(
     ]
 
 
-def _own_size(file: Path) -> int:
+def join(folder: Path, name: str, size: int, found: Sequence[Judged], start: Path | None = None) -> Path:
+    """Put a judged folder beside the runs of the project: its figures, and a grid of its first samples.
+
+    The report shows it from its next making on, as long as the test faces stay the same.
+    Returns the file with the figures.
+
+    Raises:
+        UserError: the name cannot be a file's.
+    """
+    if not JOINED.fullmatch(name):
+        raise UserError(f"--join {name!r}: use letters, digits, dots, dashes and underscores")
+    project = find_project(start)
+    reference = load_reference(project / "data" / "reference", size)
+    home = project / JUDGED_FOLDERS / str(size)
+    files = listed([folder])
+    save(grid(square([str(file) for file in files[:SHOWN]], size), COLUMNS), home / f"{name}_samples.png")
+    records = [figure.record for figure in found if figure.metric in BY_KEY]
+    about = JudgedFolder(VERSION, name, size, reference.about.data_hash, len(files), records)
+    write(home / f"{name}.json", about)
+    return home / f"{name}.json"
+
+
+def own_size(file: Path) -> int:
+    """The shorter side of an image, in pixels.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with Image.open(file) as image:
             return min(image.size)
