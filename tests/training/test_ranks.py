@@ -112,6 +112,7 @@ def test_a_run_with_a_first_stage_is_that_of_one_process(two_ranks):
 # --- the stage
 
 
+@pytest.mark.long
 def test_the_stage_starts_its_ranks_and_shows_what_it_shows_without_them(tmp_path, two_ranks):
     train, valid = faces(64, 1), faces(20, 2)
     splits = {"train": train.images, "valid": valid.images}
