@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repro test test-cluster test-fuzz test-kills test-faults audit bench ui sync docs
+.PHONY: help install repro test test-long test-cluster test-fuzz test-kills test-faults audit bench ui sync docs
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -28,11 +28,14 @@ repro: install ## train, measure and compare everything that is out of date; JOB
 	@echo "All runs in MLflow: make ui"
 	@echo "Change one thing:   $(UV) run dvc exp run -S model.beta=1.2"
 
-test: install ## lint, types and all tests
+test: install ## lint, types and the tests; not the long ones
 	$(UV) run --locked ruff check .
 	$(UV) run --locked ruff format --check .
 	$(UV) run --locked mypy
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: install ## what the tests check in short: at other sizes, in more ways
+	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed
 	$(UV) sync --locked --quiet --compile-bytecode --extra ray

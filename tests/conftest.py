@@ -3,6 +3,7 @@ import os
 os.environ["VISAGE_TRACKING"] = "off"  # tests that want MLflow switch it on for their own store
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
+import functools
 import shutil
 import tempfile
 from pathlib import Path
@@ -47,8 +48,12 @@ def shipped() -> parameters.Params:
 
 @pytest.fixture(scope="session")
 def run_config(shipped):
-    """A function: recipe, size, scale -> the config that params.yaml gives it with seed 0."""
+    """A function: recipe, size, scale -> the config that params.yaml gives it with seed 0.
 
+    Each is made once: the model is built for it, to see that it can be.
+    """
+
+    @functools.cache
     def make(recipe: str, size: int = 32, scale: str = "demo", **train) -> RunConfig:
         changed = shipped.model_copy(
             update={

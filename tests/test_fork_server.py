@@ -224,6 +224,7 @@ def test_a_server_ends_with_its_owner_and_its_stages_go_on(begin, tmp_path):
     assert stage.wait(20) == 130
 
 
+@pytest.mark.long
 def test_a_training_in_a_fork_gives_the_same_bytes(address, tmp_path):
     outputs = []
     for name, there in (("fork", address), ("alone", str(tmp_path / "nobody"))):

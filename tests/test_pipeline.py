@@ -214,6 +214,11 @@ def test_each_run_is_one_mlflow_run_with_curves_and_figures(project):
     assert {"first_stage/train/autoencoder/loss", "train/unet/loss", "eval/ood_auroc"} <= latent_diffusion
 
 
+def test_beta_retrains_the_beta_vae_alone(project):
+    assert stale(project, {"model.beta": 1.2}) == {"train@beta_vae-16-0", "evaluate@beta_vae-16-0"}
+
+
+@pytest.mark.long
 def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
     text = call(project, "dvc", "exp", "run", "-n", "lighter", "-S", "model.beta=1.2")
     assert stages_run(text) == {"configure", "train@beta_vae-16-0", "evaluate@beta_vae-16-0", "report"}
@@ -249,6 +254,7 @@ def test_a_clone_with_the_same_cache_runs_nothing_again(project, tmp_path):
     assert contents(clone, "runs") == contents(project, "runs")
 
 
+@pytest.mark.long
 def test_a_clone_on_another_machine_pulls_what_has_been_pushed_and_runs_nothing_again(project, tmp_path):
     call(project, "dvc", "remote", "add", "--local", "-d", "far", str(tmp_path / "remote"))
     call(project, "dvc", "push", "--run-cache")

@@ -54,6 +54,7 @@ def written(root):
     return {path.name: path.read_bytes() for path in (root / EVALUATE).iterdir()}
 
 
+@pytest.mark.long
 def test_the_stage_shares_an_evaluation_out_and_writes_what_one_process_writes(root, tmp_path):
     with threadpool_limits(1):  # NumPy's threads, too, as many as the stage has
         evaluate_run(VAE, CARD, MEASURED, *WHERE, root)

@@ -499,7 +499,7 @@ def test_linear_maps_start_at_images_of_the_right_mean_and_covariance():
     x = portraits(300).float()
     m = model(linear=True, latent_dim=12, mixing=0.0)
     m.initialize(unlabelled(x))
-    w = m.mapping(torch.randn(40_000, 12, generator=generator(8)))
+    w = m.mapping(torch.randn(10_000, 12, generator=generator(8)))
     with torch.no_grad():
         drawn = m.synthesis(w[:, None].expand(-1, m.synthesis.layers, -1), m.noise).flatten(1)
     mirrored = torch.cat([x, x.flip(3)]).flatten(1)

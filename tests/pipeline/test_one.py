@@ -261,7 +261,13 @@ def everyone(process):
     return [one, *one.children(recursive=True)]
 
 
-@pytest.mark.parametrize("told", [lambda process: [process], everyone], ids=["itself", "everyone"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param(lambda process: [process], id="itself"),
+        pytest.param(everyone, id="everyone", marks=pytest.mark.long),
+    ],
+)
 def test_told_to_stop_a_training_saves_and_the_next_attempt_continues(prepared, told, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
     process = begin(prepared, "a-0")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.models.test_conformance import RECIPES, with_few
+from tests.models.test_conformance import LARGE, RECIPES, with_few
 from tests.small_data import write_processed
 from tests.small_runs import AUTOENCODER, CARD, LATENT_DIFFUSION, RUNTIME, faces
 from visage.config import ReportConfig
@@ -30,8 +30,6 @@ COUPLED = {
     "vq_vae": {"decay": 0.5, "restart_below": 0.9, "autoencoder_share": 0.5},
 }
 """Settings under which three steps of eight images lead through everything that couples the images of a batch."""
-LARGE = {"cyclegan", "vae_128"}
-"""Recipes that cannot do images of 16 pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +112,7 @@ def test_a_run_with_a_first_stage_is_that_of_one_process(two_ranks):
 # --- the stage
 
 
+@pytest.mark.long
 def test_the_stage_starts_its_ranks_and_shows_what_it_shows_without_them(tmp_path, two_ranks):
     train, valid = faces(64, 1), faces(20, 2)
     splits = {"train": train.images, "valid": valid.images}

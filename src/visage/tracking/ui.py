@@ -18,17 +18,19 @@ VARIABLE = "MLFLOW_BACKEND_STORE_URI"
 
 def main() -> None:
     """Serve the page of a database until Ctrl-C; a server shows its own."""
-    sync.main()
     uri = store_uri(Path.cwd())
-    if urlsplit(uri).scheme.split("+")[0] not in DATABASES:
+    served = urlsplit(uri).scheme.split("+")[0] in DATABASES
+    port = os.environ.get("PORT") or "5000"
+    if served:  # whether it can be is known at once, before the store is looked at
+        try:
+            check_port(port)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+    sync.main()
+    if not served:
         print(f"MLflow is at {redact(uri)}")
         return
-    port = os.environ.get("PORT") or "5000"
-    try:
-        check_port(port)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     os.environ |= {VARIABLE: uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", port, "--workers", "1"]
