@@ -2,6 +2,7 @@ import os
 
 os.environ["VISAGE_TRACKING"] = "off"  # tests that want MLflow switch it on for their own store
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same files
 
 import functools
 import shutil
