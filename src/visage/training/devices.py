@@ -1,10 +1,10 @@
 """Which processor, and what it promises: how exact its sums are, and whether they repeat."""
 
 import os
-import platform
-import resource
+import sys
 from collections.abc import Sequence
 
+import psutil
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -112,14 +112,22 @@ def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
 
 def footprint(device: torch.device, precision: Precision) -> Footprint:
     """What the work was done on, and its peak memory so far: of the GPU where there is one, else of this process."""
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak *= 1 if platform.system() == "Darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_bytes()
     return Footprint(
         peak_memory_mb=round(peak / 2**20),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         precision=precision,
         threads=torch.get_num_threads(),
     )
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had in use."""
+    if sys.platform == "win32":
+        peak = int(psutil.Process().memory_info().peak_wset)
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return peak
