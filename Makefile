@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install repro test test-cluster test-fuzz test-kills test-faults audit bench ui sync docs
+.PHONY: help install repro test test-long test-cluster test-fuzz test-kills test-faults audit bench ui sync docs
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -18,8 +18,8 @@ help: ## show this list
 	  || { python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9'; } \
 	  || { echo "error: python3 has neither pip nor venv: install one of them, or uv, then run make again" >&2; exit 1; }
 
-install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock
-	$(UV) sync --locked --quiet --compile-bytecode
+install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock, unless UV_NO_SYNC says that it is there
+	$(if $(UV_NO_SYNC),,$(UV) sync --locked --quiet --compile-bytecode)
 
 repro: install ## train, measure and compare everything that is out of date; JOBS=n: stages at once
 	$(UV) run --locked python -m visage.pipeline
@@ -33,6 +33,9 @@ test: install ## lint, types and all tests
 	$(UV) run --locked ruff format --check .
 	$(UV) run --locked mypy
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: install ## the tests that take long and seldom fail alone: the notebook, the code as on Windows
+	$(UV) run --locked pytest -m long
 
 test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed
 	$(UV) sync --locked --quiet --compile-bytecode --extra ray
