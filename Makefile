@@ -18,8 +18,8 @@ help: ## show this list
 	  || { python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9'; } \
 	  || { echo "error: python3 has neither pip nor venv: install one of them, or uv, then run make again" >&2; exit 1; }
 
-install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock
-	$(UV) sync --locked --quiet --compile-bytecode
+install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock, unless UV_NO_SYNC says that it is there
+	$(if $(UV_NO_SYNC),,$(UV) sync --locked --quiet --compile-bytecode)
 
 repro: install ## train, measure and compare everything that is out of date; JOBS=n: stages at once
 	$(UV) run --locked python -m visage.pipeline
@@ -34,7 +34,7 @@ test: install ## lint, types and the tests; not the long ones
 	$(UV) run --locked mypy
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: install ## what the tests check in short: at other sizes, in more ways
+test-long: install ## what the tests check in short: at other sizes, in more ways; the notebook; the code as on Windows
 	$(UV) run --locked pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on Slurm where that is installed

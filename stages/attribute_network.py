@@ -1,6 +1,9 @@
 """data/processed -> data/attribute_network: the networks in whose features samples are compared with faces."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this copy's code, whatever is installed
 
 from visage.stage import run_stage
 

@@ -1,6 +1,9 @@
 """params.yaml -> configs/: check every parameter, then write exactly what each stage and run will use."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this copy's code, whatever is installed
 
 from visage.config import CONFIGS, RuntimeConfig
 from visage.files import replacing_folder

@@ -1,6 +1,9 @@
 """configs/download.json -> data/raw: draw, find or download the faces and the other images."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this copy's code, whatever is installed
 
 from visage.config import DownloadConfig
 from visage.data.gather import gather

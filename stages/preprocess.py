@@ -1,6 +1,9 @@
 """data/raw -> data/processed: one uint8 array per size and split, labels, and the card that says what they are."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this copy's code, whatever is installed
 
 from visage.config import PreprocessConfig
 from visage.data.arrays import PROCESSED, load_card

@@ -1,6 +1,9 @@
 """data/processed and data/attribute_network -> data/reference: what evaluations need and no model influences."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this copy's code, whatever is installed
 
 from visage.stage import run_stage
 

@@ -1,6 +1,9 @@
 """runs/ and data/ -> metrics/, the plain figures; and report/: the page, its tables and its plots."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this copy's code, whatever is installed
 
 from visage.config import ReportConfig
 from visage.files import replacing_folder

@@ -1,6 +1,7 @@
 """A stage in a fork of the server is, to whoever started it, the process that it would have been without one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def main():
     if what == "tell":
         print(__name__, __file__, words, sys.orig_argv, sys.path, os.getcwd(), sys.stdin.read())
         print({k: v for k, v in os.environ.items()}, file=sys.stderr)
+    if what == "source":
+        import visage.errors
+        print(visage.__file__, visage.errors.__file__)
     if what == "loaded":
         print(loaded)
     if what == "ends":
@@ -91,13 +95,13 @@ def begin(tmp_path):
     """Start the script, at `address` or by itself."""
     (tmp_path / "stage.py").write_text(STAGE)
 
-    def begin(*words, address=None):
+    def begin(*words, address=None, source=ROOT / "src"):
         others = {name: value for name, value in os.environ.items() if name != ADDRESS}
         named = {ADDRESS: address} if address else {}
         return subprocess.Popen(
             [PYTHON, "stage.py", *words],
             cwd=tmp_path,
-            env=others | {"PYTHONPATH": str(ROOT / "src"), "OWN": "value"} | named,
+            env=others | {"PYTHONPATH": str(source), "OWN": "value"} | named,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -153,6 +157,13 @@ def test_an_unforeseen_error_has_its_traceback(begin, address):
 def test_only_a_fork_finds_pytorch_imported(begin, address):
     assert result(begin("loaded", address=address))[1] == "True\n"
     assert result(begin("loaded"))[1] == "False\n"
+
+
+def test_a_fork_has_the_code_that_the_stage_finds_not_the_runners(begin, address, tmp_path):
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    told = [result(begin("source", address=where, source=tmp_path / "src")) for where in (address, None)]
+    assert told[0] == told[1]
+    assert told[0][1].split() == [str(tmp_path / "src" / "visage" / name) for name in ("__init__.py", "errors.py")]
 
 
 def test_ctrl_c_reaches_the_stage_once_and_it_can_save(begin, address, tmp_path):

@@ -74,7 +74,8 @@ def stages_run(text: str) -> set[str]:
 
 def configure(project: Path) -> None:
     """Run that stage, in this process: imports take seconds."""
-    with contextlib.chdir(project):
+    with contextlib.chdir(project), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", sys.path.copy())  # which a stage adds to
         runpy.run_path("stages/configure.py", run_name="__main__")
 
 

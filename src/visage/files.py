@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as f:
+        with temporary.open("r+b") as f:  # Windows syncs only what may be written
             os.fsync(f.fileno())
         temporary.replace(path)
     finally:

@@ -56,9 +56,10 @@ class ForkServer:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._path: Path | None = None
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket: socket.socket | None = None
         if not hasattr(os, "pidfd_open"):
             return  # not Linux; elsewhere a fork may not use all libraries
+        self._socket = socket.socket(socket.AF_UNIX)
         with suppress(OSError):  # a folder that can hold no socket; then each stage imports what it needs
             path = private_folder() / f"fork-{os.getpid()}"
             path.unlink(missing_ok=True)
@@ -69,7 +70,9 @@ class ForkServer:
 
     def start_if_asked(self) -> None:
         """Start the server if a stage waits for it."""
-        if self._path is None or self._process is not None or not select.select([self._socket], [], [], 0)[0]:
+        if self._socket is None or self._path is None or self._process is not None:
+            return
+        if not select.select([self._socket], [], [], 0)[0]:
             return
         self._process = subprocess.Popen(
             [sys.executable, "-m", "visage.fork_server", str(self._socket.fileno())],
@@ -83,7 +86,8 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server; forks that still run are kept."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
         if self._path is not None:
             os.environ.pop(ADDRESS, None)
             self._path.unlink(missing_ok=True)
@@ -171,6 +175,8 @@ def _attend(connection: socket.socket) -> _Request:
 
 def _run(request: _Request) -> None:
     """Be the process that asked."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "visage"]:
+        del sys.modules[name]  # the stage's are those that its own path leads to
     sys.orig_argv, sys.argv, sys.path = request.command, request.argv, request.path
     os.environ.clear()
     os.environ.update(request.environment)

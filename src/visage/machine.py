@@ -19,11 +19,11 @@ def cores() -> int:
 def _quota() -> float:
     """How many cores' time the control group may use, infinite where it has no limit (version 2, then version 1)."""
     try:
-        quota, period = (CONTROL_GROUP / "cpu.max").read_text().split()
+        quota, period = (CONTROL_GROUP / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         try:
-            quota = (CONTROL_GROUP / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (CONTROL_GROUP / "cpu" / "cpu.cfs_period_us").read_text().strip()
+            quota = (CONTROL_GROUP / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (CONTROL_GROUP / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
         except OSError:
             return math.inf
     return int(quota) / int(period) if quota.isdecimal() else math.inf  # "max" or -1: no limit
@@ -42,11 +42,15 @@ def peak_memory() -> int:
 
 
 def private_folder() -> Path:
-    """The folder where this user's processes meet: for locks and sockets, whose paths have 107 bytes at most.
+    """The folder where this user's processes meet: for locks and sockets, whose paths have 103 bytes at most.
 
     Raises:
         OSError: it cannot be made, or belongs to somebody else.
     """
+    if not hasattr(os, "getuid"):  # Windows, where the folder for temporary files is this user's already
+        folder = Path(tempfile.gettempdir()) / "visage"
+        folder.mkdir(exist_ok=True)
+        return folder
     folder = Path(tempfile.gettempdir()) / f"visage-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():

@@ -3,6 +3,7 @@
 `MLFLOW_TRACKING_URI` may hold one, and errors of MLflow, SQLAlchemy and urllib repeat the whole address.
 """
 
+import io
 import os
 import re
 import sys
@@ -30,6 +31,9 @@ def redact(text: str) -> str:
 
 def redact_streams() -> None:
     """Redact from now on whatever Python writes to standard output and standard error, tracebacks included."""
+    for stream in (sys.stdout, sys.stderr):
+        if sys.platform == "win32" and isinstance(stream, io.TextIOWrapper):  # whose pipes lack most characters
+            stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = _Redacting.of(sys.stdout), _Redacting.of(sys.stderr)
 
 

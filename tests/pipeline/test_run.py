@@ -84,13 +84,14 @@ def make(tmp_path, monkeypatch):
     return project
 
 
-def begin(project, jobs=2):
+def begin(project, jobs=2, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "visage.pipeline", "--jobs", str(jobs)],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **more,
     )
 
 

@@ -278,6 +278,7 @@ def _keep_rows(path: Path, rows: NDArray[np.intp]) -> None:
     kept = _create(shorter, len(rows), whole.shape[1])
     for start in range(0, len(rows), BLOCK):
         kept[start : start + BLOCK] = whole[rows[start : start + BLOCK]]
+    del whole, kept  # Windows renames no file that is open
     shorter.replace(path)
 
 

@@ -11,14 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from visage.pipeline.dvc import last_error
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["visage.pipeline.run", "dvc.cli.parser", "dvc.repo.reproduce", "dvc.rwlock", "ruamel.yaml"]
-)
-"""DVC takes a second to import: one process does, and forks for each stage. Names that a DVC lacks are passed over."""
+FORKING = sys.platform == "linux"
+PROCESSES: Any = multiprocessing.get_context("forkserver" if FORKING else "spawn")
+"""DVC takes a second to import: one process does, and forks for each stage where the libraries stand a fork."""
+if FORKING:  # names that a DVC lacks are passed over
+    PROCESSES.set_forkserver_preload(
+        ["visage.pipeline.run", "dvc.cli.parser", "dvc.repo.reproduce", "dvc.rwlock", "ruamel.yaml"]
+    )
 
 TAIL = 4096
 """Bytes at the end of a log that hold its last progress bar."""
@@ -50,16 +55,29 @@ class Job:
     @property
     def error(self) -> str:
         """Why it failed, in one line."""
-        return last_error(self.log.read_text(errors="replace"))
+        return last_error(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def stop(self, how: signal.Signals) -> None:
-        """Send a signal to all of its processes, as a terminal does."""
-        if self.process.is_alive() and self.process.pid:
-            with suppress(ProcessLookupError):  # it has ended by now
-                try:
-                    os.killpg(self.process.pid, how)
-                except ProcessLookupError:  # it has begun by now, and has no others
-                    os.kill(self.process.pid, how)
+        """Send a signal to all of its processes, as a terminal does; end them on Windows, where none can be sent."""
+        if not self.process.is_alive() or not self.process.pid:
+            return
+        if not hasattr(os, "killpg"):
+            end_family(self.process.pid)
+            return
+        with suppress(ProcessLookupError):  # it has ended by now
+            try:
+                os.killpg(self.process.pid, how)
+            except ProcessLookupError:  # it has begun by now, and has no others
+                os.kill(self.process.pid, how)
+
+
+def end_family(pid: int) -> None:
+    """End a process and all that it has started, at once: what it has saved is all that is kept."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def start(stage: str, root: Path) -> Job:
@@ -67,14 +85,15 @@ def start(stage: str, root: Path) -> Job:
     log = root / ".scratch" / "logs" / f"{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
-    process = FORKS.Process(target=be_dvc, args=(root, log, "--wait-for-lock", "repro", "--single-item", stage))
+    process = PROCESSES.Process(target=be_dvc, args=(root, log, "--wait-for-lock", "repro", "--single-item", stage))
     process.start()
     return Job(stage, process, log)
 
 
 def be_dvc(root: Path, log: Path, *words: str) -> None:
-    """Be `python -m dvc` with these arguments, in a process group of its own: signals come by `Job.stop` alone."""
-    os.setpgid(0, 0)
+    """Be `python -m dvc` with these arguments. Signals come by `Job.stop` alone, but for Ctrl-C on Windows."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     with log.open("wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

@@ -100,7 +100,7 @@ def work(clone: str, expected: str, name: str) -> Iterator[str]:
             if process.returncode is None:
                 process.terminate()  # the training saves a checkpoint
                 process.wait()
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     yield lines[-1].removeprefix("error: ") if process.returncode else ""
 
 

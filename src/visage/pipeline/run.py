@@ -1,5 +1,6 @@
 """Run what is out of date, as much at once as the machine has cores or GPUs, and let DVC have the last word."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -133,8 +134,10 @@ class Runner:
         """On Ctrl-C or SIGTERM, tell the stages to save and end; at the second one, end them."""
 
         def stop(number: int, frame: object) -> None:
-            how = signal.SIGTERM if self.stopping else signal.SIGINT
-            self.stopping = signal.Signals(number)
+            first, self.stopping = self.stopping is None, signal.Signals(number)
+            if first and not hasattr(os, "killpg"):
+                return  # on Windows the console sends Ctrl-C to the stages, too
+            how = signal.SIGINT if first else signal.SIGTERM
             for job in self.running:
                 job.stop(how)
 
@@ -162,7 +165,7 @@ class Runner:
             status = subprocess.run(
                 dvc.command("repro"), cwd=self.root, stdout=output, stderr=subprocess.STDOUT, check=False
             ).returncode
-        text = log.read_text(errors="replace")
+        text = log.read_text(encoding="utf-8", errors="replace")
         if status:
             raise UserError(f"`dvc repro` failed: {dvc.last_error(text)}; its log: {log.relative_to(self.root)}")
         for stage in dvc.stages_that_ran(text):

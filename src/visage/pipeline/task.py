@@ -1,6 +1,5 @@
 """What a task of a cluster does in its clone of the project, each step by DVC, until it is done or told to stop."""
 
-import fcntl
 import os
 import platform
 import signal
@@ -37,13 +36,16 @@ class StoppedError(Exception):
 class Task:
     """Commands of DVC in one clone, one after the other; several tasks may use a clone at once.
 
-    Create it in the main thread: it listens for SIGINT and SIGTERM from then on.
+    Create it in the main thread: it listens for SIGINT and SIGTERM from then on. It needs locks that a process hands
+    down to those that it starts, and groups of processes, which Windows lacks.
 
     Raises:
-        UserError: DVC cannot read the project.
+        UserError: DVC cannot read the project, or the system is Windows.
     """
 
     def __init__(self, root: Path) -> None:
+        if not hasattr(os, "killpg"):
+            raise UserError("tasks of a cluster need Linux or macOS: on Windows, use `python -m visage.pipeline`")
         self.root = root
         self.signals: list[int] = []
         self.locks: list[IO[bytes]] = []
@@ -116,7 +118,7 @@ class Task:
                 told += 1
             time.sleep(POLL_SECONDS)
         self._raise_if_stopped()
-        text = (self.root / log).read_text(errors="replace")
+        text = (self.root / log).read_text(encoding="utf-8", errors="replace")
         if process.returncode:
             raise UserError(f"{title} failed: {dvc.last_error(text)}; its log: {log}")
         print(f"{title}: done in {clock(time.monotonic() - started)}; its log: {log}", file=sys.stderr, flush=True)
@@ -163,6 +165,8 @@ def names(root: Path) -> tuple[str, ...]:
 
 def _taken(lock: IO[bytes]) -> bool:
     """Take the lock of a file, if it is free. It is held until no process has this file open any more."""
+    import fcntl  # not on Windows
+
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -152,14 +152,14 @@ class Tracker:
         told: list[Opening | Event] = []
         for _ in range(ATTEMPTS):
             with connect(root) as connection:
-                process = Path(connection.getpeername())
+                process = str(connection.getpeername())
                 with contextlib.suppress(OSError):  # it ends the connection when it cannot go on, or was killed
                     self._tell(connection, told)
                 with contextlib.suppress(OSError), connection.makefile(encoding="utf-8") as answer:
                     if text := answer.read():
                         return text
             told = [replace(event, again=True) if isinstance(event, Opening) else event for event in told]
-        return f"the process that logs was killed {ATTEMPTS} times; {messages_file(process)} holds its messages"
+        return f"the process that logs was killed {ATTEMPTS} times; {messages_file(Path(process))} holds its messages"
 
     def _tell(self, connection: socket.socket, told: list[Opening | Event]) -> None:
         """Send what has been told before, and then what happens, up to the end; `told` grows by it."""

@@ -1,7 +1,8 @@
-"""Where a stage and the process that logs meet: a Unix socket for each project, store, account and state of the code.
+"""Where a stage and what logs it meet: a Unix socket for each project, store, account and state of the code.
 
 A stage connects, and the process ends when it is idle, under one lock. So a stage reaches a process that will serve it,
-or finds none and starts the next, and of two stages that begin at once one starts it.
+or finds none and starts the next, and of two stages that begin at once one starts it. Where Python has no Unix sockets,
+on Windows, each stage logs in a thread of its own process.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from filelock import FileLock
@@ -31,6 +33,8 @@ def connect(root: Path) -> socket.socket:
     Raises:
         OSError: no socket can be made, or the process cannot be started.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        return _connected_to_a_thread()
     path = private_folder() / _name(root)
     with _lock(path.parent):
         try:
@@ -107,6 +111,14 @@ def _connected(path: Path) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _connected_to_a_thread() -> socket.socket:
+    from visage.tracking.process import log_run  # which needs this module
+
+    ours, theirs = socket.socketpair()
+    threading.Thread(target=log_run, args=(theirs,), daemon=True).start()
+    return ours
 
 
 def _start(path: Path, root: Path) -> None:

@@ -108,6 +108,6 @@ def origin(mode: str) -> dict[str, str]:
 
 def _git(*command: str) -> str:
     try:
-        return subprocess.run(["git", *command], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *command], capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         return ""

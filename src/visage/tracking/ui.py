@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,6 +35,8 @@ def main() -> None:
     os.environ |= {VARIABLE: uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", port, "--workers", "1"]
+    if sys.platform == "win32":  # which would start another process and end this one, which the console waits for
+        sys.exit(subprocess.call(command))
     os.execv(sys.executable, command)
 
 
@@ -47,7 +50,8 @@ def check_port(port: str) -> None:
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"PORT={port} is no port: {fix}")
     with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # there it would let both have the port
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((HOST, int(port)))
         except OSError as error:

@@ -1,8 +1,6 @@
 """Which processor, and what it promises: how exact its sums are, and whether they repeat."""
 
 import os
-import platform
-import resource
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from visage.config import Precision, RuntimeConfig
 from visage.errors import UserError
-from visage.machine import cores
+from visage.machine import cores, peak_memory
 from visage.results import Footprint
 from visage.training.gpus import take_free
 from visage.training.processes import place_on_host, refuse_devices
@@ -112,11 +110,7 @@ def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
 
 def footprint(device: torch.device, precision: Precision) -> Footprint:
     """What the work was done on, and its peak memory so far: of the GPU where there is one, else of this process."""
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak *= 1 if platform.system() == "Darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
     return Footprint(
         peak_memory_mb=round(peak / 2**20),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
