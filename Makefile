@@ -19,7 +19,7 @@ help: ## show this list
 	  || { echo "error: python3 has neither pip nor venv: install one of them, or uv, then run make again" >&2; exit 1; }
 
 install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock, unless UV_NO_SYNC says that it is there
-	$(if $(UV_NO_SYNC),,$(UV) sync --locked --quiet --compile-bytecode)
+	$(if $(UV_NO_SYNC),,$(UV) sync --locked --quiet --compile-bytecode --inexact $(EXTRAS))
 
 repro: install ## train, measure and compare everything that is out of date; JOBS=n: stages at once
 	$(UV) run --locked python -m visage.pipeline
@@ -28,6 +28,8 @@ repro: install ## train, measure and compare everything that is out of date; JOB
 	@echo "All runs in MLflow: make ui"
 	@echo "Change one thing:   $(UV) run dvc exp run -S model.beta=1.2"
 
+# what `visage demo`, `export --onnx`, `publish` and films need is tested where it is asked for
+test test-long: EXTRAS := --extra demo --extra onnx --extra hub --extra video
 test: install ## lint, types and the tests; not the long ones
 	$(UV) run --locked ruff check .
 	$(UV) run --locked ruff format --check .
