@@ -44,7 +44,7 @@ class Baseline:
         return [config for config in self.configs if config.model == model]
 
     def figures(self, name: str) -> dict[str, Any]:
-        """The committed figures of a run or a stage, by their keys in the table of measures; none where it has not run."""
+        """The committed figures of a run or a stage, by their keys in the table of measures; none if it has not run."""
         path = self.root / "metrics" / f"{name}.json"
         return {key.removeprefix("ood_"): value for key, value in read_json(path).items()} if path.is_file() else {}
 

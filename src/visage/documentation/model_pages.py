@@ -74,7 +74,7 @@ def _papers(text: str) -> str:
 
 
 def remarks(name: str, _: Baseline) -> str:
-    """What the docstring says between its formulas and its deviations; sentences that introduce a formula are left out."""
+    """What the docstring says between its formulas and its deviations, but for sentences that introduce a formula."""
     before, _unused = _docstring(name)
     kept = [
         paragraph

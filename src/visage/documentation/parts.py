@@ -21,6 +21,7 @@ BEGIN, END = "<!-- {}: written by `make docs` -->\n", "<!-- end of {} -->"
 PARTS: dict[str, dict[str, Callable[[Baseline], str]]] = {
     "README.md": {"models": tables.models_table, "figures": tables.figures_table},
     "docs/measures.md": {"measures": tables.measures_tables, "scores and sets": tables.scores_tables},
+    "docs/published.md": {"ours": tables.published_table},
     "docs/gallery.md": {"gallery": gallery.strips},
     "docs/models/index.md": {"models": model_pages.index},
     **{f"docs/models/{name}.md": model_pages.parts(name) for name in base.names()},

@@ -69,6 +69,24 @@ def figures_table(baseline: Baseline) -> str:
     return table(("run", *(f"{column.title} {ARROWS[column.better]}" for column in columns)), rows)
 
 
+def published_table(baseline: Baseline) -> str:
+    """A row for each run with samples or a likelihood, then one for the Gaussian of each size."""
+    columns = [BY_KEY[key] for key in ("bits_per_dim", "fd_attr128", "fd_attr128_floor")]
+    reference = baseline.figures("reference")
+    rows = []
+    for config in baseline.configs:
+        floor = {"fd_attr128_floor": reference.get(str(config.size), {}).get("fd_attr128_floor")}
+        found, mark = baseline.figures(config.name), kind_mark(baseline.models[config.name])
+        if "fd_attr128" in found or "bits_per_dim" in found:
+            rows.append([f"`{config.label}`", *(written({**floor, **found}, column, mark) for column in columns)])
+    rows += [
+        [f"*one Gaussian, {size} pixels*", *(written({**found, **found["gaussian"]}, column, "") for column in columns)]
+        for size, found in reference.items()
+        if "gaussian" in found
+    ]
+    return f"\n{table(('run', *(column.title for column in columns)), rows)}\n"
+
+
 def written(found: Mapping[str, float], measure: Measure, mark: str) -> str:
     """A figure as the page writes it, a dash where there is none; mark: of bits/dim."""
     if measure.key not in found:
