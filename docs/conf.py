@@ -39,6 +39,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_inherit_docstrings = False
+autodoc_default_options = {"no-value": True}
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages, whose documentation is not fetched
 
 html_theme = "furo"

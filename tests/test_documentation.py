@@ -13,7 +13,7 @@ from visage.measures.table import MEASURES
 @pytest.fixture
 def copy(tmp_path):
     for name in PARTS:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("params.yaml", "src", "metrics"):
         (tmp_path / name).symlink_to(ROOT / name)

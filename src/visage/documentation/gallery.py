@@ -12,18 +12,18 @@ SHOWN = (
 )
 """Figures, the ones that say most about the images first: a run is shown with the first three that it has."""
 STRIPS = {
-    base.Samples: "the first sixteen samples, none of them picked",
-    base.Inpaints: "test faces, what the model sees of them, and what it makes of that",
-    base.Translates: "test faces, and below them their translations",
-    base.Reconstructs: "test faces, and below them their reconstructions",
+    base.Samples: "The first sixteen samples, none of them picked",
+    base.Inpaints: "Test faces, what the model sees of them, and what it makes of that",
+    base.Translates: "Test faces, and below them their translations",
+    base.Reconstructs: "Test faces, and below them their reconstructions",
 }
 """What a strip shows of a model that can do this and nothing that is named before."""
 
 
 def strip(baseline: Baseline, config: RunConfig, folder: str) -> str:
-    """The strip of a run; folder: that of the figures, seen from the page."""
+    """The strip of a run, and before it what it shows; folder: that of the figures, seen from the page."""
     can = next(able for able in STRIPS if base.can(baseline.models[config.name], able))
-    return f"`{config.label}`: {STRIPS[can]}\n\n![Images of {config.label}]({folder}/gallery/{config.label}.jpg)\n"
+    return f"{STRIPS[can]}:\n\n![Images of {config.label}]({folder}/gallery/{config.label}.jpg)\n"
 
 
 def strips(baseline: Baseline) -> str:
@@ -34,7 +34,7 @@ def strips(baseline: Baseline) -> str:
         shown = [BY_KEY[key] for key in SHOWN if key in figures][:3]
         words = " · ".join(f"{measure.title} {written(figures, measure, mark)}" for measure in shown)
         found.append(
-            f"\n## {config.label}\n\n{words} · [the model](models/{config.model}.md)\n\n"
-            f"{strip(baseline, config, 'figures')}"
+            f"\n## {config.label}\n\n{strip(baseline, config, 'figures')}\n"
+            f"{words} · [the model](models/{config.model}.md)\n"
         )
     return "".join(found) + "\n"

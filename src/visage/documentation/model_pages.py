@@ -64,7 +64,7 @@ def index(baseline: Baseline) -> str:
 def source(name: str, baseline: Baseline) -> str:
     """The paper, the file, and what the default run's images look like."""
     first = f"\n{_papers(base.find(name).paper)} · source: [{name}.py](../../src/visage/models/{name}.py)\n"
-    shown = (f"\n{strip(baseline, config, '../figures')}" for config in baseline.of_model(name))
+    shown = (f"\n`{config.label}` · {strip(baseline, config, '../figures')}" for config in baseline.of_model(name))
     return first + "".join(shown) + "\n"
 
 
@@ -132,13 +132,16 @@ def settings(name: str, baseline: Baseline) -> str:
             f"`{field}`",
             _markdown(meanings.get(field, "")),
             _range(hint),
-            *(_value(config.settings[field]) for config in recipes),
-            *(_value(baseline.full[config.name].settings[field]) for config in recipes),
+            *(_values(config.settings[field], baseline.full[config.name].settings[field]) for config in recipes),
         ]
         for field, hint in hints.items()
     ]
-    scales = [f"`{config.recipe}`, {scale}" for scale in ("demo", "full") for config in recipes]
-    return f"\n{table(('setting', 'meaning', 'values', *scales), rows)}\n"
+    head = ("setting", "meaning", "allowed", *(f"`{config.recipe}`" for config in recipes))
+    return f"\n{table(head, rows)}\n"
+
+
+def _values(demo: Any, full: Any) -> str:
+    return _value(demo) if demo == full else f"{_value(demo)}; full: {_value(full)}"
 
 
 def _value(value: Any) -> str:
