@@ -163,13 +163,13 @@ def bare_class(
 
 
 def link_sources(app: Sphinx, tree: nodes.document) -> None:
-    """Let links to files and folders that are no pages lead to pages that show them."""
+    """Let links to text files and folders that are no pages lead to pages that show them."""
     env = app.env
     found = getattr(env, "visage_sources", set())
     for node in [*tree.findall(download_reference), *tree.findall(pending_xref)]:
         if node.get("reftype") == "myst" and node.get("refdomain") is None:
             path = Path(env.relfn2path(node["reftarget"], env.docname)[1])
-            if path.exists():
+            if path.is_dir() or (path.is_file() and b"\0" not in path.read_bytes()):
                 shown = path.relative_to(env.srcdir).as_posix()
                 found.add(shown)
                 target = app.builder.get_relative_uri(env.docname, f"{SOURCES}/{shown}")
@@ -191,8 +191,9 @@ def _listed(folder: Path) -> str:
     rows = []
     for path in sorted(folder.glob("*.py")):
         words = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
-        rows.append(f"<tr><td><code>{html.escape(path.name)}</code></td><td>{html.escape(words)}</td></tr>")
-    return f"<table><tbody>{''.join(rows)}</tbody></table>"
+        shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(words))
+        rows.append(f"<tr><td><code>{html.escape(path.name)}</code></td><td>{shown}</td></tr>")
+    return f'<table class="docutils"><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _highlighted(path: Path) -> str:

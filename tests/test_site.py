@@ -117,6 +117,12 @@ def test_pages_hold_no_directives_which_only_the_site_understands():
         assert not re.search(r"^\s*(```\{|:::|\.\. \w+::)", page.read_text(), flags=re.M), page
 
 
+def test_every_run_of_the_default_has_a_strip_of_images_and_all_of_them_are_small(shipped):
+    strips = {path.stem: path.stat().st_size for path in (ROOT / "docs/figures/gallery").iterdir()}
+    assert set(strips) == set(shipped.runs)
+    assert sum(strips.values()) < 600_000
+
+
 @pytest.mark.parametrize("name", base.names())
 def test_the_page_of_a_model_names_what_is_in_its_file(name):
     source = (ROOT / f"src/visage/models/{name}.py").read_text()

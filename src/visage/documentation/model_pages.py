@@ -30,7 +30,7 @@ EXTRAS = (
 """Capabilities that are named where a model has them."""
 LETTERS = {
     **{name: chr(code) for name, code in zip(("alpha", "beta", "gamma", "delta"), range(0x3B1, 0x3B5), strict=True)},
-    **{"eps": "ε", "epsilon": "ε", "eta": "η", "theta": "θ", "lambda": "λ", "mu": "μ", "pi": "π", "sigma": "σ"},
+    **{"eps": "ε", "eta": "η", "theta": "θ", "lambda": "λ", "mu": "μ", "pi": "π", "sigma": "σ"},
     **{"phi": "φ", "psi": "ψ", "abar": "ᾱ"},
 }
 """Names in docstrings -> how a page writes them."""
