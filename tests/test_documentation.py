@@ -38,3 +38,9 @@ def test_a_page_without_the_comments_is_refused(copy):
     page.write_text(page.read_text().replace("<!-- end of models -->", ""))
     with pytest.raises(UserError, match=r"README\.md lacks the comments around its part 'models'"):
         write_documentation(copy)
+
+
+def test_a_model_without_a_page_is_named(copy):
+    (copy / "docs" / "models" / "glow.md").unlink()
+    with pytest.raises(UserError, match=r"docs/models/glow\.md is missing: .* write it like its neighbours"):
+        write_documentation(copy)

@@ -35,26 +35,25 @@ def write_documentation(root: Path) -> list[str]:
     Raises:
         UserError: a file is missing, or lacks the comments of a part.
     """
+    texts = {name: _read(root / name, name) for name in PARTS}
     changed, baseline = [], Baseline.load(root)
-    for name, parts in PARTS.items():
-        path = root / name
-        if not path.is_file():
-            raise UserError(
-                f"{name} is missing: restore it from git or, for a new model, write it after its neighbours"
-            )
-        before = text = path.read_text(encoding="utf-8")
-        for part, write in parts.items():
-            text = _replaced(text, part, write(baseline), name)
+    for name, before in texts.items():
+        text = before
+        for part, write in PARTS[name].items():
+            begin, end = BEGIN.format(part), END.format(part)
+            kept, _, rest = text.partition(begin)
+            text = kept + begin + write(baseline) + end + rest.partition(end)[2]
         if text != before:
-            write_text(path, text)
+            write_text(root / name, text)
             changed.append(name)
     return changed
 
 
-def _replaced(text: str, part: str, content: str, file: str) -> str:
-    begin, end = BEGIN.format(part), END.format(part)
-    before, opened, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (opened and closed):
-        raise UserError(f"{file} lacks the comments around its part {part!r}: restore them from git")
-    return before + begin + content + end + after
+def _read(path: Path, name: str) -> str:
+    if not path.is_file():
+        raise UserError(f"{name} is missing: restore it from git or, for a new model, write it like its neighbours")
+    text = path.read_text(encoding="utf-8")
+    for part in PARTS[name]:
+        if END.format(part) not in text.partition(BEGIN.format(part))[2]:
+            raise UserError(f"{name} lacks the comments around its part {part!r}: restore them from git")
+    return text
