@@ -45,6 +45,7 @@ def mathml(formula: str, display: bool) -> str:
     Raises:
         MathError: docutils does not know a command.
     """
+    formula = re.sub(r"\\mathop\{\\mathrm\{(\w+)\}\}", r"\\operatorname{\1}", formula)  # which GitHub does not allow
     text = latex2mathml.tex2mathml(formula, as_block=display)
     tree = ElementTree.fromstring(text.replace("&ApplyFunction;", APPLY))
     for parent in list(tree.iter()):
