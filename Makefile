@@ -64,5 +64,8 @@ ui: install ## MLflow on http://127.0.0.1:5000 (or PORT=...), or where MLFLOW_TR
 sync: install ## rebuild in MLflow what it lacks, from metrics/ and runs/
 	$(UV) run --locked python -m visage.tracking.sync
 
-docs: install ## bring the generated tables of README.md and docs/ up to date
+docs: install ## bring the generated parts of README.md and docs/ up to date, and build the site in site/
 	$(UV) run --locked python -m visage.documentation
+	$(UV) run --locked python -m sphinx --builder html --conf-dir docs --doctree-dir .scratch/doctrees \
+	  --fail-on-warning --keep-going --nitpicky --quiet . site
+	@echo "The site: site/index.html  (open it in a browser)"

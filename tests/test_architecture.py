@@ -56,7 +56,7 @@ MAY_IMPORT = {
         *("params", "report.wording", "report.model_page", "data", "plain"),
     },
     "cli": {"cli", "using", "visage", "measures.table", "report.wording", "stage", "plain"},
-    "documentation": {"params", "models.base", "report", "training.outputs", "plain"},
+    "documentation": {"documentation", "params", "models.base", "report", "training.outputs", "plain"},
 }
 """Room (a package, or a module of its own) -> what it may import; imports flow down only."""
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]

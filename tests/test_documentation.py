@@ -13,7 +13,7 @@ from visage.measures.table import MEASURES
 @pytest.fixture
 def copy(tmp_path):
     for name in PARTS:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("params.yaml", "src", "metrics"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -37,4 +37,10 @@ def test_a_page_without_the_comments_is_refused(copy):
     page = copy / "README.md"
     page.write_text(page.read_text().replace("<!-- end of models -->", ""))
     with pytest.raises(UserError, match=r"README\.md lacks the comments around its part 'models'"):
+        write_documentation(copy)
+
+
+def test_a_model_without_a_page_is_named(copy):
+    (copy / "docs" / "models" / "glow.md").unlink()
+    with pytest.raises(UserError, match=r"docs/models/glow\.md is missing: .* write it like its neighbours"):
         write_documentation(copy)

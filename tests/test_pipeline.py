@@ -101,7 +101,7 @@ def stale(project: Path, settings: dict | None = None, edits: dict | None = None
 def origin(folder: Path, *more: str) -> Path:
     """A git repository that holds the project, and more of its folders, with tiny settings and without results."""
     folder.mkdir(parents=True)
-    for name in ("src", "stages", *more):
+    for name in ("src", "stages", "judged", *more):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
