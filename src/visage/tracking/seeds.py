@@ -1,0 +1,68 @@
+"""Runs that differ in their seed alone, below one run in MLflow that holds the mean and the range of their figures.
+
+A run knows its siblings by the tag `SEEDS_KEY`. The run above them is found by `PARENT_KEY`, which has the same value,
+and is there as soon as there are two seeds: a single run stands for itself.
+"""
+
+from typing import TYPE_CHECKING
+
+from visage.tracking.identity import PARENT_KEY, SEEDS_KEY, RunIdentity
+from visage.tracking.log import RunLog, Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PARENT = "mlflow.parentRunId"
+"""The tag by which MLflow shows runs below another one."""
+OF_A_SEED = ("seed", "name", "first_stage.seed", "first_stage.name")
+"""The parameters in which seeds differ."""
+
+
+def group_seeds(store: Store, identity: RunIdentity) -> None:
+    """Have the run above all seeds of a run, with their mean and range, where there are two seeds or more."""
+    with store.lock():  # else two processes of this project make one each
+        siblings = store.runs(SEEDS_KEY, identity.seeds_key)
+        latest = {run.data.tags.get("seed", ""): run for run in reversed(siblings)}
+        if len(latest) < 2:
+            return
+        log = _parent(store, identity, min(run.info.start_time for run in siblings))
+        for run in siblings:
+            if run.data.tags.get(PARENT) != log.run_id:
+                store.client.set_tag(run.info.run_id, PARENT, log.run_id)
+        log.describe({"seeds": ", ".join(sorted(latest, key=_number))})
+        log.figures(0, spread(list(latest.values())))
+
+
+def spread(runs: "list[Run]") -> dict[str, float]:
+    """Mean, lowest and highest of each figure that all measured runs have, of two runs or more."""
+    measured = [{key: value for key, value in run.data.metrics.items() if key.startswith("eval/")} for run in runs]
+    measured = [figures for figures in measured if figures]
+    if len(measured) < 2:
+        return {}
+    found: dict[str, float] = {}
+    for key in sorted(set.intersection(*(set(figures) for figures in measured))):
+        values, name = [figures[key] for figures in measured], key.removeprefix("eval/")
+        found |= {key: sum(values) / len(values), f"lowest/{name}": min(values), f"highest/{name}": max(values)}
+    return found
+
+
+def _parent(store: Store, identity: RunIdentity, began: int) -> RunLog:
+    """The run above the seeds. Where two machines have made one each at the same moment, the older one stays."""
+    params = {key: value for key, value in identity.params.items() if key not in OF_A_SEED}
+    if not (parents := store.runs(PARENT_KEY, identity.seeds_key)):
+        label, _, experiment = identity.name.partition(" ")
+        name = f"{label.rpartition('-')[0]} {experiment}".strip()
+        tags = {key: identity.tags[key] for key in ("recipe", "size", "scale")} | {PARENT_KEY: identity.seeds_key}
+        run = store.client.create_run(store.experiment_id, run_name=name, start_time=began, tags=tags)
+        store.client.set_terminated(run.info.run_id, "FINISHED")
+        parents = store.runs(PARENT_KEY, identity.seeds_key)
+    first, *others = sorted(parents, key=lambda run: (run.info.start_time, run.info.run_id))
+    for other in others:
+        store.client.delete_run(other.info.run_id)
+    log = RunLog(store.client, first.info.run_id, new=False)
+    log.describe({}, params)
+    return log
+
+
+def _number(seed: str) -> int:
+    return int(seed) if seed.isdecimal() else -1
