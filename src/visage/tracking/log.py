@@ -22,7 +22,7 @@ from visage.errors import UserError
 from visage.redaction import redact
 from visage.tracking.datasets import ImageData, Measured
 from visage.tracking.events import now
-from visage.tracking.identity import CONFIG_KEY, LABEL, RUN_KEY, SEEDS_KEY, RunIdentity
+from visage.tracking.identity import CONFIG_KEY, RUN_KEY, SEEDS_KEY, RunIdentity
 from visage.tracking.store import DATABASES, ENVIRONMENT, sqlite_file, store_uri
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class Store:
         log.describe({k: v for k, v in tags if not (k.startswith(MLFLOWS) and k in run.data.tags)}, identity.params)
         if identity.dataset is not None:
             title, digest = identity.dataset
-            log.inputs([ImageData(title, digest, "training", f"data/processed/train/{identity.tags[LABEL]}.json")])
+            log.inputs([ImageData(title, digest, "training", f"data/processed/{identity.tags['size']}/train.npy")])
         return log
 
 

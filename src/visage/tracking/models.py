@@ -63,6 +63,7 @@ def log_model(log: "RunLog", training: Training, sha256: str) -> str:
                 LABEL: training.config.label,
                 RUN_KEY: training.key,
                 WEIGHTS_SHA256: sha256,
+                "weights": f"runs/{training.config.name}/train/model.safetensors, by DVC",
             },
         )
         found = _with_weights(client, experiment, log.run_id, sha256)

@@ -12,16 +12,14 @@ ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 
 def note(results: Results) -> str:
-    """The headline figures with their intervals, what went wrong, and what the model cannot do, in Markdown."""
+    """The figures by which runs are compared, with their intervals, and what went wrong, in Markdown."""
     rows = [row for name in SUMMARIZED if (row := _row(results, name))]
     tripped = [wire for wire in results.tripwires if wire.verdict == "tripped"]
-    cannot = [f"- {ability}: {reason}" for ability, reason in results.abilities.items() if reason]
     parts = [
         f"**{results.run}**, measured on held-out faces and on {results.headline.replace('_', ' ')}. "
         "The page shows it in full: `report/index.html`.",
         "\n".join(["| figure | value | 95 % interval |", "|---|---|---|", *rows]) if rows else "",
         "".join(f"Tripped: {wire.name}, {wire.text}.\n" for wire in tripped) or "No tripwire is tripped.",
-        "\n".join(["What it cannot do:", "", *cannot]) if cannot else "",
     ]
     return "\n\n".join(part for part in parts if part)
 
