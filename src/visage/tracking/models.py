@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from visage.files import Strict, write_json
 from visage.results import Training
-from visage.tracking.identity import LABEL, RUN_KEY, RunIdentity
+from visage.tracking.identity import LABEL, NOTE, RUN_KEY, RunIdentity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 POINTER = "weights.json"
 WEIGHTS_SHA256 = "weights_sha256"
 """The tag of a run and of its model that holds the hash of the weights' file."""
+OF_A_RUN = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit")
+"""Tags that MLflow's page of a model shows, and that its run has."""
 LOADER = "visage.tracking.pyfunc"
 
 
@@ -51,7 +53,7 @@ def log_model(log: "RunLog", training: Training, sha256: str) -> str:
     experiment = str(run.info.experiment_id)
     found = _with_weights(client, experiment, log.run_id, sha256)
     if not found:
-        identity = RunIdentity.of(training.config, {}, None)
+        identity, weights = RunIdentity.of(training.config, {}, None), f"{_folder(training)}/model.safetensors"
         created = client.create_logged_model(
             experiment,
             name=training.config.name,
@@ -63,7 +65,9 @@ def log_model(log: "RunLog", training: Training, sha256: str) -> str:
                 LABEL: training.config.label,
                 RUN_KEY: training.key,
                 WEIGHTS_SHA256: sha256,
-                "weights": f"runs/{training.config.name}/train/model.safetensors, by DVC",
+                "weights": weights,
+                NOTE: f"DVC keeps the weights, `{weights}`. `mlflow.pyfunc.load_model` loads them in the project's folder.",
+                **{key: value for key, value in run.data.tags.items() if key in OF_A_RUN},
             },
         )
         found = _with_weights(client, experiment, log.run_id, sha256)
@@ -73,13 +77,17 @@ def log_model(log: "RunLog", training: Training, sha256: str) -> str:
             log.added["models"] += 1
     model = found[0]
     if model.status != LoggedModelStatus.READY:
-        pointer = Pointer(training.config.name, f"runs/{training.config.name}/train", sha256)
+        pointer = Pointer(training.config.name, _folder(training), sha256)
         _add_files(client, model, pointer, log.run_id)
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = run.outputs.model_outputs if run.outputs else []
     if model.model_id not in {output.model_id for output in outputs}:
         client.log_outputs(log.run_id, [LoggedModelOutput(model.model_id, training.selected_step)])
     return str(model.model_id)
+
+
+def _folder(training: Training) -> str:
+    return f"runs/{training.config.name}/train"
 
 
 def _with_weights(client: "MlflowClient", experiment: str, run_id: str, sha256: str) -> "list[LoggedModel]":

@@ -4,8 +4,6 @@ from visage.measures.table import BY_KEY
 from visage.metrics import SUMMARIZED
 from visage.results import Record, Results
 
-NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as the description of a run."""
 KINDS = {"exact": "", "upper_bound": "≤ ", "lower_bound": "≥ ", "estimate": "≈ ", "undefined": ""}
 """The marks of the page."""
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}

@@ -10,10 +10,10 @@ from visage.files import sha256
 from visage.results import EvaluationCost, Results, Training, TrainingCost, read
 from visage.tracking.datasets import measured_sets
 from visage.tracking.events import Mode, now
-from visage.tracking.identity import as_text, flat
+from visage.tracking.identity import NOTE, as_text, flat
 from visage.tracking.log import RunLog
 from visage.tracking.models import WEIGHTS_SHA256, log_model
-from visage.tracking.note import NOTE, note
+from visage.tracking.note import note
 
 FIRST_STAGE = "first_stage"
 """The folder of a first stage in its run's `train` folder, and the beginning of its curves' names."""

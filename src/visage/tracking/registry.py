@@ -4,6 +4,7 @@ Figures are compared within one size only, so a size is what can have a best mod
 have been the best ones, oldest first.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -69,6 +70,8 @@ def _version(store: Store, name: str, model_id: str, one: Best) -> str:
         description=f"{one.run}: {one.metric} {one.value:.4g} when it became {one.alias}",
         model_id=model_id,
     )
+    link = [{"name": name, "version": str(version.version)}]  # MLflow's page of the model shows it
+    store.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(link)})
     return str(version.version)
 
 
