@@ -66,7 +66,7 @@ def log_model(log: "RunLog", training: Training, sha256: str) -> str:
                 RUN_KEY: training.key,
                 WEIGHTS_SHA256: sha256,
                 "weights": weights,
-                NOTE: f"DVC keeps the weights, `{weights}`. `mlflow.pyfunc.load_model` loads them in the project's folder.",
+                NOTE: f"DVC keeps the weights, `{weights}`; in the project's folder they can be loaded.",
                 **{key: value for key, value in run.data.tags.items() if key in OF_A_RUN},
             },
         )
