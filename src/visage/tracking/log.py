@@ -30,8 +30,6 @@ T = TypeVar("T")
 REASON = "visage.reason"
 """Why a run failed or was killed."""
 
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""The tag of an experiment for which MLflow shows its pages of trainings, and not those of agents."""
 BATCH = 1000
 """Metrics that MLflow takes in one call."""
 BATCH_TEXTS = 100
@@ -78,7 +76,7 @@ class Store:
             return str(found.experiment_id)
         database = urlsplit(self.uri).scheme.split("+")[0] in DATABASES  # which keeps no files, and a server does
         location = _files(root) if database else None
-        return str(self.client.create_experiment(name, location, tags=KIND))
+        return str(self.client.create_experiment(name, artifact_location=location))
 
     def resume(self, identity: RunIdentity, began: int) -> "RunLog":
         """For training: the latest run with this key unless it is finished, else a new one.
