@@ -246,9 +246,11 @@ class RunLog:
         self.added["points"] += len(metrics)
 
     def figures(
-        self, step: int, values: Mapping[str, float], model_id: str | None = None, measured: Measured | None = None
+        self, values: Mapping[str, float], model_id: str | None = None, measured: Measured | None = None
     ) -> int:
         """Log figures that belong to the whole run, where they are new or differ; the number of those.
+
+        They have no step, so that MLflow draws a bar for each run.
 
         model_id: the model whose figures they are, too; it gets those that it lacks.
         measured: on which images.
@@ -259,7 +261,7 @@ class RunLog:
         metrics = []
         for key, value in missing.items():
             name, digest = measured.of(key).key if measured else (None, None)
-            metrics.append(Metric(key, value, now(), step, model_id, name, digest))
+            metrics.append(Metric(key, value, now(), 0, model_id, name, digest))
         self._log(metrics)
         self.added["metrics"] += len(metrics)
         return len(metrics)

@@ -120,7 +120,6 @@ def _log(opening: Opening, lines: "queue.SimpleQueue[str]", ended: threading.Eve
     log = open_run(opening.run, opening.time)
     if not log.new:
         log.reopen()
-    group_seeds(store, opening.run)
 
     monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
         log.run_id,
@@ -166,8 +165,8 @@ def _record(log: RunLog, event: Event) -> None:
             record_training(log, Path(folder), cost)
         case EvaluationFinished(folder, results, cost):
             trained = Path(folder).parent / "train"
-            model_id, training = record_training(log, trained, None), read(trained / "run.json", Training)
-            record_evaluation(log, Path(folder), training, model_id, results, cost, replace=True)
+            model_id, size = record_training(log, trained, None), read(trained / "run.json", Training).config.size
+            record_evaluation(log, Path(folder), size, model_id, results, cost, replace=True)
 
 
 if __name__ == "__main__":

@@ -40,14 +40,14 @@ def record_training(log: RunLog, folder: Path, cost: TrainingCost | None) -> str
         },
         {key: as_text(value) for key, value in flat({"parameters": asdict(training.parameters)}).items()},
     )
-    record_cost(log, "train", training.steps, cost)
+    record_cost(log, "train", cost)
     return log_model(log, training, digest)
 
 
 def record_evaluation(
     log: RunLog,
     folder: Path,
-    training: Training,
+    size: int,
     model_id: str,
     results: Results,
     cost: EvaluationCost | None,
@@ -57,30 +57,30 @@ def record_evaluation(
     """Log what evaluation found.
 
     folder: `runs/<name>/evaluate`, whose results.json and pictures are logged.
-    training: whose length is where the figures stand on the axis of the curves. model_id: the model of its weights.
+    size: of the images, in pixels. model_id: the model that was measured.
     cost: None where it is not known.
     replace: log files again that are there already; done anyway where a figure is new.
     """
-    measured = measured_sets(folder.parents[2], results, training.config.size)
+    measured = measured_sets(folder.parents[2], results, size)
     if measured is not None:
         log.inputs(measured.all())
-    changed = log.figures(training.steps, evaluation_figures(results), model_id, measured)
+    changed = log.figures(evaluation_figures(results), model_id, measured)
     if changed or not log.has_tag(NOTE):  # else a note may have been edited in MLflow's page
         log.describe({NOTE: note(results)})
     log.describe({f"tripwire.{alarm.name}": f"{alarm.verdict}: {alarm.text}" for alarm in results.tripwires})
     files = [folder / "results.json", *sorted(folder.glob("*.png"))]
     log.files(files, "evaluate", replace=replace or changed > 0)
-    record_cost(log, "evaluate", training.steps, cost)
+    record_cost(log, "evaluate", cost)
 
 
-def record_cost(log: RunLog, mode: Mode, step: int, cost: TrainingCost | EvaluationCost | None) -> None:
+def record_cost(log: RunLog, mode: Mode, cost: TrainingCost | EvaluationCost | None) -> None:
     """Log the numbers of a cost as figures (`cost/train/seconds`), and its texts as tags (`train.device`)."""
     if cost is None:
         return
     values = {key.replace("footprint.", ""): value for key, value in flat(asdict(cost)).items() if value is not None}
     texts = {key: value for key, value in values.items() if isinstance(value, str)}
     numbers = {key.replace(".", "/"): float(value) for key, value in values.items() if key not in texts}
-    log.figures(step, {f"cost/{mode}/{key}": value for key, value in numbers.items()})
+    log.figures({f"cost/{mode}/{key}": value for key, value in numbers.items()})
     log.describe({f"{mode}.{key}": value for key, value in texts.items()})
 
 

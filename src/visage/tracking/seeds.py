@@ -4,6 +4,8 @@ A run knows its siblings by the tag `SEEDS_KEY`. The run above them is found by 
 and is there as soon as there are two seeds: a single run stands for itself.
 """
 
+import random
+import time
 from typing import TYPE_CHECKING
 
 from visage.tracking.identity import PARENT_KEY, SEEDS_KEY, RunIdentity
@@ -14,23 +16,47 @@ if TYPE_CHECKING:
 
 PARENT = "mlflow.parentRunId"
 """The tag by which MLflow shows runs below another one."""
+ATTEMPTS = 8
+"""How often the run above the seeds is attempted while other machines change it."""
 OF_A_SEED = ("seed", "name", "first_stage.seed", "first_stage.name")
 """The parameters in which seeds differ."""
 
 
 def group_seeds(store: Store, identity: RunIdentity) -> None:
-    """Have the run above all seeds of a run, with their mean and range, where there are two seeds or more."""
-    with store.lock():  # else two processes of this project make one each
-        siblings = store.runs(SEEDS_KEY, identity.seeds_key)
-        latest = {run.data.tags.get("seed", ""): run for run in reversed(siblings)}
-        if len(latest) < 2:
-            return
-        log = _parent(store, identity, min(run.info.start_time for run in siblings))
-        for run in siblings:
-            if run.data.tags.get(PARENT) != log.run_id:
-                store.client.set_tag(run.info.run_id, PARENT, log.run_id)
-        log.describe({"seeds": ", ".join(sorted(latest, key=_number))})
-        log.figures(0, spread(list(latest.values())))
+    """Have the run above all seeds of a run, with their mean and range, where there are two seeds or more.
+
+    Processes of one project do this one after the other. Other machines may do it at the same moment: whoever finds
+    that something has changed meanwhile, or is refused, does it again.
+
+    Raises:
+        MlflowException: the store failed again and again.
+    """
+    from mlflow import MlflowException
+
+    for attempt in range(ATTEMPTS):
+        try:
+            with store.lock():
+                if _group(store, identity):
+                    return
+        except MlflowException:
+            if attempt == ATTEMPTS - 1:
+                raise
+        time.sleep(attempt * random.random())
+
+
+def _group(store: Store, identity: RunIdentity) -> bool:
+    """Try it; whether it is done."""
+    siblings = store.runs(SEEDS_KEY, identity.seeds_key)
+    latest = {run.data.tags.get("seed", ""): run for run in reversed(siblings)}
+    if len(latest) < 2:
+        return True
+    log = _parent(store, identity, min(run.info.start_time for run in siblings))
+    for run in siblings:
+        if run.data.tags.get(PARENT) != log.run_id:
+            store.client.set_tag(run.info.run_id, PARENT, log.run_id)
+    log.describe({"seeds": ", ".join(sorted(latest, key=_number))})
+    log.figures(spread(list(latest.values())))
+    return [run.info.run_id for run in store.runs(PARENT_KEY, identity.seeds_key)] == [log.run_id]
 
 
 def spread(runs: "list[Run]") -> dict[str, float]:

@@ -75,11 +75,10 @@ def sync_run(store: Store, config: RunConfig, root: Path) -> str:
         model_id = record_training(log, folder / "train", train_cost)
         outdated = results is not None and not _fits(log, results, config, folder / "train")
         if results is not None and not outdated:
-            record_evaluation(log, folder / "evaluate", training, model_id, results, cost, replace=False)
+            record_evaluation(log, folder / "evaluate", config.size, model_id, results, cost, replace=False)
     if results is None or training is None:
-        step = 0 if training is None else training.steps
-        log.figures(step, figures)
-        record_cost(log, "evaluate", step, cost)
+        log.figures(figures)
+        record_cost(log, "evaluate", cost)
     if log.new or training is not None:
         log.finish_if_open()
     group_seeds(store, identity)
