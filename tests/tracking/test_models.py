@@ -13,6 +13,7 @@ from mlflow.entities import LoggedModelStatus
 
 from tests.conftest import ROOT
 from tests.factory import write_run
+from visage.config import RunConfig, RuntimeConfig
 from visage.data.card import DataCard, ExternalSet
 from visage.errors import UserError
 from visage.files import read_json
@@ -140,8 +141,6 @@ def test_a_loaded_model_draws_what_the_weights_draw(project, store):
 
 
 def read_config(project, name):
-    from visage.config import RunConfig
-
     return RunConfig.load(name, project / "configs")
 
 
@@ -237,6 +236,23 @@ def test_of_two_runs_that_were_made_for_the_same_seeds_one_stays(project, store)
     assert run_of(store, "vae-32-1").data.tags[seeds.PARENT] == parent.info.run_id
 
 
+def test_a_clone_that_gets_its_data_later_keeps_the_run_above_its_seeds(project, tmp_path, run_config):
+    for seed in SEEDS:
+        measured(tmp_path, run_config("dcgan").seeded(seed), None, 20.0)
+    runtime = RuntimeConfig(device="cpu", threads=1, deterministic=False, experiment="clone")
+    runtime.save(tmp_path / "configs")
+    found = []
+    for there in (False, True):
+        for folder in ("runs", "data"):
+            (tmp_path / (f"{folder}.remote" if there else folder)).rename(
+                tmp_path / (folder if there else f"{folder}.remote")
+            )
+        sync_all(tmp_path, project)
+        found += [run.info.run_id for run in parents(Store(project, "clone"))]
+    assert len(found) == 2
+    assert found[0] == found[1]
+
+
 def test_a_model_that_was_cut_off_while_it_was_made_is_completed(project, store, run_config):
     config = run_config("autoencoder")
     measured(project, config, None, 50.0)
@@ -257,7 +273,7 @@ def test_a_model_that_was_cut_off_while_it_was_made_is_completed(project, store,
 
 
 def aliases(store):
-    registered = store.client.search_registered_models()
+    registered = store.client.search_registered_models("name LIKE 'faces-%'")
     runs = {}
     for model in registered:
         for alias, version in model.aliases.items():

@@ -53,7 +53,7 @@ def announce(root: Path, experiment: str, best: list[Best]) -> None:
             connection.shutdown(socket.SHUT_WR)
             with connection.makefile(encoding="utf-8") as answer:
                 told = answer.read() or "the process that logs was killed"
-    except (UserError, OSError) as error:
+    except (UserError, OSError, AttributeError) as error:  # the last one where there are no Unix sockets
         told = str(error)
     if told != DONE:
         print(

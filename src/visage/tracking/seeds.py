@@ -50,7 +50,7 @@ def _group(store: Store, identity: RunIdentity) -> bool:
     latest = {run.data.tags.get("seed", ""): run for run in reversed(siblings)}
     if len(latest) < 2:
         return True
-    log = _parent(store, identity, min(run.info.start_time for run in siblings))
+    log = _parent(store, identity, siblings)
     for run in siblings:
         if run.data.tags.get(PARENT) != log.run_id:
             store.client.set_tag(run.info.run_id, PARENT, log.run_id)
@@ -72,10 +72,13 @@ def spread(runs: "list[Run]") -> dict[str, float]:
     return found
 
 
-def _parent(store: Store, identity: RunIdentity, began: int) -> RunLog:
+def _parent(store: Store, identity: RunIdentity, siblings: "list[Run]") -> RunLog:
     """The run above the seeds. Where two machines have made one each at the same moment, the older one stays."""
-    params = {key: value for key, value in identity.params.items() if key not in OF_A_SEED}
-    if not (parents := store.runs(PARENT_KEY, identity.seeds_key)):
+    own = (*OF_A_SEED, *(key for key in identity.params if key.startswith("evaluate.")))  # measured anew, these change
+    params = {key: value for key, value in identity.params.items() if key not in own}
+    parents = store.runs(PARENT_KEY, identity.seeds_key) or _adopted(store, identity, siblings)
+    if not parents:
+        began = min(run.info.start_time for run in siblings)
         label, _, experiment = identity.name.partition(" ")
         name = f"{label.rpartition('-')[0]} {experiment}".strip()
         tags = {key: identity.tags[key] for key in ("recipe", "size", "scale")} | {PARENT_KEY: identity.seeds_key}
@@ -88,6 +91,15 @@ def _parent(store: Store, identity: RunIdentity, began: int) -> RunLog:
     log = RunLog(store.client, first.info.run_id, new=False)
     log.describe({}, params)
     return log
+
+
+def _adopted(store: Store, identity: RunIdentity, siblings: "list[Run]") -> "list[Run]":
+    """The run above the seeds from the time when their data was not known, which had another key then."""
+    known = sorted({run.data.tags[PARENT] for run in siblings if PARENT in run.data.tags})
+    parents = [run for run in map(store.client.get_run, known) if run.info.lifecycle_stage == "active"]
+    for run in parents:
+        store.client.set_tag(run.info.run_id, PARENT_KEY, identity.seeds_key)
+    return parents
 
 
 def _number(seed: str) -> int:
