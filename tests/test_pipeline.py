@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dvc.api import artifacts_show
 from dvc.repo import Repo
 
 from tests.conftest import ROOT
@@ -223,9 +224,13 @@ def test_beta_retrains_the_beta_vae_alone(project):
 def test_beta_retrains_the_beta_vae_alone_under_the_experiments_name(project):
     text = call(project, "dvc", "exp", "run", "-n", "lighter", "-S", "model.beta=1.2")
     assert stages_run(text) == {"configure", "train@beta_vae-16-0", "evaluate@beta_vae-16-0", "report"}
-    assert "lighter" in call(project, "dvc", "exp", "show", "--only-changed", "--md")
+    head = call(project, "dvc", "exp", "show", "--only-changed", "--md").splitlines()[0]
+    assert "metrics/summary/beta_vae-16-0.json:fd_attr128" in head
+    assert head.count("|") < 20, "a table that fits a pull request"
+    assert "latent_diffusion-16-0" in call(project, "dvc", "metrics", "show", "--md")
     assert "1.2" in call(project, "dvc", "params", "diff", "--md")
-    assert "recon_mse" in call(project, "dvc", "metrics", "diff", "--md")
+    rows = [line for line in call(project, "dvc", "metrics", "diff", "--md").splitlines() if "metrics/" in line]
+    assert {row.split()[1] for row in rows} == {"metrics/summary/beta_vae-16-0.json"}
     runs, _ = mlflow_runs(project)
     assert any("lighter" in name for name in runs)
     call(project, "git", "reset", "-q", "--hard")
@@ -255,18 +260,42 @@ def test_a_clone_with_the_same_cache_runs_nothing_again(project, tmp_path):
     assert contents(clone, "runs") == contents(project, "runs")
 
 
-@pytest.mark.long
-def test_a_clone_on_another_machine_pulls_what_has_been_pushed_and_runs_nothing_again(project, tmp_path):
-    call(project, "dvc", "remote", "add", "--local", "-d", "far", str(tmp_path / "remote"))
+@pytest.fixture(scope="module")
+def remote(project, tmp_path_factory):
+    """A folder that everything is pushed to; the project and its clones know it by name."""
+    folder = tmp_path_factory.mktemp("remote")
+    call(project, "dvc", "remote", "add", "--local", "-d", "far", str(folder))
     call(project, "dvc", "push", "--run-cache")
+    return folder
+
+
+@pytest.mark.long
+def test_a_clone_on_another_machine_pulls_what_has_been_pushed_and_runs_nothing_again(project, remote, tmp_path):
     clone = elsewhere(project, tmp_path / "clone")
-    call(clone, "dvc", "remote", "add", "--local", "-d", "far", str(tmp_path / "remote"))
+    call(clone, "dvc", "remote", "add", "--local", "-d", "far", str(remote))
     assert stages_run(call(clone, "dvc", "repro", "--pull")) == {"configure", "report"}
     here, there = (contents(folder, "metrics") for folder in (clone, project))
     report = "metrics/cost/report.json"  # of the one stage that ran again
     assert here | {report: there[report]} == there
     assert (clone / "report" / "index.html").is_file()
     assert contents(clone, "runs") == contents(project, "runs")
+
+
+def test_weights_are_fetched_by_the_name_of_their_run_from_a_clone(project, remote, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    clone, name, path = tmp_path / "clone", NAMES[0], f"runs/{NAMES[0]}/train/model.safetensors"
+    call(tmp_path, "git", "clone", "-q", str(project), "clone")
+    with (clone / "dvc.yaml").open("a") as file:
+        file.write(f"  {name}: {{path: {path}, type: model}}\n")  # as for any run that is not shipped
+    call(clone, "dvc", "remote", "add", "-d", "far", str(remote))
+    for key, value in (("user.email", "test@example.org"), ("user.name", "test")):
+        call(clone, "git", "config", key, value)
+    commit(clone)
+    call(clone, "git", "tag", "-a", f"{name}@v1.0.0", "-m", "the first one that is good")
+    assert artifacts_show(name, repo=str(clone))["path"] == path
+    call(tmp_path, "dvc", "artifacts", "get", str(clone), name, "-o", "fetched.safetensors")
+    assert (tmp_path / "fetched.safetensors").read_bytes() == (project / path).read_bytes()
+    assert not (clone / "runs" / name / "train").exists()
 
 
 def test_a_mistake_stops_everything_at_once_and_costs_nothing(project):

@@ -1,14 +1,19 @@
 """`metrics/`, which git keeps: the plain figures and the costs of the runs, copied from where DVC keeps them.
 
+    metrics/<run>.json           all figures, `Results.metrics`
+    metrics/summary/<run>.json   a dozen of them, which `dvc metrics` and `dvc exp show` compare: `summary`
+    metrics/cost/<stage>/        `TrainingCost`, `EvaluationCost`
+    metrics/<shared stage>.json  the figures of a stage that measures no run
+
 A stage that has run on another machine is taken from DVC's cache if all of its outputs are there, so a file that git
 keeps instead can be no output of it. Therefore each stage writes its figures beside its results, and they are copied:
 by an evaluation, as soon as they are known, and by the report, also for the stages that DVC took from its cache.
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from visage.files import replacing, write_json
 from visage.results import Results, cost_file, read
@@ -19,6 +24,22 @@ SHARED = ("attribute_network", "reference")
 """Those stages; their folders are in data/."""
 COSTLY = ("download", "preprocess", *SHARED)
 """The stages whose costs are in data/cost."""
+SUMMARIZED = (
+    "recon_mse",
+    "bits_per_dim",
+    "elbo",
+    "fd_attr128",
+    "kd_attr128",
+    "precision",
+    "recall",
+    "coverage",
+    "memorization",
+    "probe_auroc",
+    "ood_auroc",
+)
+"""The figures of a run's summary: of each of the page's views but cost those by which models are compared first."""
+TRIPPED = "tripped"
+"""The figure of a summary that counts the tripwires that are tripped."""
 STAGES: tuple[Literal["train"], Literal["evaluate"]] = ("train", "evaluate")
 
 
@@ -49,13 +70,23 @@ def publish_run(root: Path, name: str) -> list[Path]:
     published = []
     results = root / "runs" / name / "evaluate" / "results.json"
     if results.is_file():
-        published.append(root / "metrics" / f"{name}.json")
-        write_json(published[-1], read(results, Results).metrics())
+        figures = read(results, Results).metrics()
+        for path, content in ((f"{name}.json", figures), (f"summary/{name}.json", summary(figures))):
+            published.append(root / "metrics" / path)
+            write_json(published[-1], content)
     for stage in STAGES:
         if (cost := cost_file(root, name, stage)).is_file():
             published.append(root / "metrics" / "cost" / stage / f"{name}.json")
             _copy(cost, published[-1])
     return published
+
+
+def summary(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The figures by which runs are compared, those of `SUMMARIZED` that are defined, and how many tripwires tripped.
+
+    figures: `Results.metrics`.
+    """
+    return {key: figures[key] for key in SUMMARIZED if key in figures} | {TRIPPED: sum(figures["tripwires"].values())}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_run_tells_everything_about_itself(runs, configs):
     assert (tags["run"], tags["recipe"], tags["size"], tags["dataset"]) == ("vae-32-0", "vae", "32", "synthetic")
     dataset = run.inputs.dataset_inputs[0].dataset
     assert dataset.digest == tags["data_hash"][:36]
-    assert json.loads(dataset.source) == {"uri": "data/processed/train/vae-32.json"}
+    assert json.loads(dataset.source) == {"uri": "data/processed/32/train.npy"}
 
 
 def test_the_machine_is_measured_for_each_of_several_runs(runs, root, configs):

@@ -9,11 +9,15 @@ says so, later events are dropped, and `python -m visage.tracking.sync` adds aft
 is killed its connection breaks, and its run is marked as killed. Where there are no Unix sockets (Windows), or none can
 be made, that line is all that a stage says.
 
+The report's stage says which runs are the best ones of their image size (standings.py), and the same process has the
+registry name their models (registry.py, models.py).
+
 An MLflow run is identified by the tag `visage.run_key` = `RunConfig.key(card)`: its config, code and data
-(identity.py). Training goes on in the latest run with that key unless it is finished; evaluation joins it. Only this
-package imports MLflow, and importing the package does not.
+(identity.py). Training goes on in the latest run with that key unless it is finished; evaluation joins it. Runs that
+differ in their seed alone stand below one that holds the mean and range of their figures (seeds.py). Only this package
+imports MLflow, and importing the package does not.
 """
 
-from visage.tracking.client import Tracker
+from visage.tracking.client import Tracker, announce
 
-__all__ = ["Tracker"]
+__all__ = ["Tracker", "announce"]

@@ -25,16 +25,41 @@ from visage.tracking.events import (
     Mode,
     Opening,
     Points,
+    Standings,
     Status,
     TrainingFinished,
     encode,
     now,
 )
 from visage.tracking.identity import RunIdentity, origin
+from visage.tracking.standings import Best
 from visage.tracking.store import check_store, store_uri, tracking_is_off
 
 ATTEMPTS = 3
 """How many processes a run is handed to, one after the other, if each is killed."""
+
+
+def announce(root: Path, experiment: str, best: list[Best]) -> None:
+    """Have MLflow's registry name the best runs, and wait for it; what goes wrong costs a line on stderr.
+
+    root: the project's root (DVC_ROOT), which holds the default store. experiment: the name of the MLflow experiment.
+    """
+    if tracking_is_off() or not best:
+        return
+    try:
+        check_store(store_uri(root))
+        with connect(root) as connection:
+            connection.sendall(encode(Standings(str(root.resolve()), experiment, best)))
+            connection.shutdown(socket.SHUT_WR)
+            with connection.makefile(encoding="utf-8") as answer:
+                told = answer.read() or "the process that logs was killed"
+    except (UserError, OSError, AttributeError) as error:  # the last one where there are no Unix sockets
+        told = str(error)
+    if told != DONE:
+        print(
+            f"warning: MLflow's registry does not name the best runs ({told}); `python -m visage.tracking.sync` does",
+            file=sys.stderr,
+        )
 
 
 class Tracker:

@@ -1,5 +1,7 @@
 """What a stage tells the process that logs: one event on each line, as JSON; the first one is an `Opening`.
 
+The report's stage tells no events, but a `Standings` alone.
+
 After the last one it answers: `DONE`, or a line that says why it could not go on.
 """
 
@@ -14,6 +16,7 @@ from pydantic import AllowInfNan, TypeAdapter
 from visage.files import Strict
 from visage.results import EvaluationCost, Results, TrainingCost
 from visage.tracking.identity import RunIdentity
+from visage.tracking.standings import Best
 
 Mode = Literal["train", "evaluate"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -35,6 +38,15 @@ class Opening(Strict):
     time: int
     run: RunIdentity
     again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standings(Strict):
+    """The best runs of the project in `root`, which the registry of its store is to name."""
+
+    root: str
+    experiment: str
+    best: list[Best]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +96,15 @@ Event = Points | Image | TrainingFinished | EvaluationFinished | End
 """The fields of an event tell which one it is."""
 
 
-def encode(event: Opening | Event) -> bytes:
+def encode(event: Opening | Standings | Event) -> bytes:
     """Write an event as a line of JSON. Values that are not finite are kept."""
     return json.dumps(asdict(event), default=float).encode() + b"\n"  # numbers of NumPy and PyTorch become floats
 
 
-def decode_opening(line: str) -> Opening:
+def decode_first(line: str) -> Opening | Standings:
     """Read the first line."""
-    opening: Opening = _adapter(Opening).validate_json(line)
-    return opening
+    first: Opening | Standings = _adapter(Opening | Standings).validate_json(line)
+    return first
 
 
 def decode(line: str) -> Event:

@@ -2,15 +2,15 @@
 
 import contextlib
 import io
-import json
 import math
 import os
 import sqlite3
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 from visage.errors import UserError
 from visage.redaction import redact
+from visage.tracking.datasets import ImageData, Measured
 from visage.tracking.events import now
-from visage.tracking.identity import CONFIG_KEY, LABEL, RUN_KEY, RunIdentity
+from visage.tracking.identity import CONFIG_KEY, RUN_KEY, SEEDS_KEY, RunIdentity
 from visage.tracking.store import DATABASES, ENVIRONMENT, sqlite_file, store_uri
 
 T = TypeVar("T")
@@ -41,8 +42,8 @@ REBUILD = (
     "MLFLOW_TRACKING_URI"
 )
 """What helps where a store cannot be repaired."""
-LONGEST_DIGEST = 36
-"""Characters of a dataset's digest that MLflow keeps."""
+MLFLOWS = "mlflow."
+"""How the names of tags begin that have a meaning for MLflow; the first one of a run to set them is right."""
 
 
 class Store:
@@ -57,19 +58,23 @@ class Store:
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
-        self.uri = store_uri(root)
+        self.uri, self.experiment, self._root = store_uri(root), experiment, root
         with explained(self.uri):
             self._open(MlflowClient, experiment, root)
 
     def _open(self, client: "type[MlflowClient]", experiment: str, root: Path) -> None:
-        lock = root / ".scratch" / "mlflow.lock"
-        lock.parent.mkdir(exist_ok=True)
-        with FileLock(lock):  # two processes that create the tables of one database destroy it
+        with self.lock():  # two processes that create the tables of one database destroy it
             if file := sqlite_file(self.uri):
                 _prepare(file, client)
             self.client = client(self.uri)
             self.experiment_id = _again(lambda: self._experiment(experiment, root))
             bring_files_along(self.uri, self.experiment_id, _files(root))
+
+    def lock(self) -> AbstractContextManager[Any]:
+        """Alone among the processes and threads of this project."""
+        path = self._root / ".scratch" / "mlflow.lock"
+        path.parent.mkdir(exist_ok=True)
+        return FileLock(path)
 
     def _experiment(self, name: str, root: Path) -> str:
         if found := self.client.get_experiment_by_name(name):
@@ -85,7 +90,7 @@ class Store:
 
         began: when, in milliseconds.
         """
-        runs = self._runs(RUN_KEY, identity.key)
+        runs = self.runs(RUN_KEY, identity.key)
         if runs and runs[0].info.status != "FINISHED":
             return self._continue(runs[0], identity)
         return self._start(identity, began)
@@ -94,18 +99,19 @@ class Store:
         """For evaluation, and for a training that was logged before: the latest run with this key, whatever its status,
         unless it was measured with other settings; else a new one.
         """
-        runs = self._runs(RUN_KEY, identity.key) or self._runs(RUN_KEY, identity.config_key)
+        runs = self.runs(RUN_KEY, identity.key) or self.runs(RUN_KEY, identity.config_key)
         same = runs and all(identity.params.get(key, value) == value for key, value in runs[0].data.params.items())
         return self._continue(runs[0], identity) if same else self._start(identity, began)
 
     def find(self, identity: RunIdentity, figures: Mapping[str, float]) -> "RunLog | None":
         """For a clone without the data: the latest run with this config and these figures."""
-        for run in self._runs(CONFIG_KEY, identity.config_key):
+        for run in self.runs(CONFIG_KEY, identity.config_key):
             if run.data.metrics.items() >= figures.items():
                 return RunLog(self.client, run.info.run_id, new=False)
         return None
 
-    def _runs(self, tag: str, value: str) -> "list[Run]":
+    def runs(self, tag: str, value: str) -> "list[Run]":
+        """The latest runs with this tag, the last one first."""
         return list(
             self.client.search_runs(
                 [self.experiment_id],
@@ -125,16 +131,11 @@ class Store:
 
     def _described(self, log: "RunLog", run: "Run", identity: RunIdentity) -> "RunLog":
         """The log of a run that has all of its tags and parameters, and the dataset."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        log.describe(_tags(identity), identity.params)
-        known = run.inputs.dataset_inputs if run.inputs else []
-        if identity.dataset is not None and not known:
+        tags = _tags(identity).items()
+        log.describe({k: v for k, v in tags if not (k.startswith(MLFLOWS) and k in run.data.tags)}, identity.params)
+        if identity.dataset is not None:
             title, digest = identity.dataset
-            source = json.dumps({"uri": f"data/processed/train/{identity.tags[LABEL]}.json"})
-            dataset = Dataset(title, digest[:LONGEST_DIGEST], source_type="local", source=source)
-            inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
-            _again(lambda: self.client.log_inputs(run.info.run_id, inputs))
+            log.inputs([ImageData(title, digest, "training", f"data/processed/{identity.tags['size']}/train.npy")])
         return log
 
 
@@ -211,6 +212,15 @@ def _files(root: Path) -> str:
     return (root.resolve() / "mlartifacts").as_uri()
 
 
+HOLD_PATHS = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns of MLflow's database in which whole paths are."""
+
+
 def bring_files_along(uri: str, experiment_id: str, files: str) -> None:
     """Have an SQLite store find its files where they are, after the project was moved or copied.
 
@@ -227,11 +237,11 @@ def bring_files_along(uri: str, experiment_id: str, files: str) -> None:
         if before == files or before.rpartition("/")[2] != files.rpartition("/")[2]:
             return
         store.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (files, experiment_id))
-        store.execute(
-            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-            (files, len(before) + 1, experiment_id, len(before) + 1, f"{before}/"),
-        )
+        for table, column in HOLD_PATHS:
+            store.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (files, len(before) + 1, len(before) + 1, f"{before}/"),
+            )
 
 
 def _again(action: Callable[[], T]) -> T:
@@ -247,18 +257,19 @@ def _again(action: Callable[[], T]) -> T:
 
 
 def _tags(identity: RunIdentity) -> dict[str, str]:
-    return identity.tags | {RUN_KEY: identity.key, CONFIG_KEY: identity.config_key}
+    keys = {RUN_KEY: identity.key, CONFIG_KEY: identity.config_key, SEEDS_KEY: identity.seeds_key}
+    return identity.tags | keys
 
 
 class RunLog:
     """One MLflow run. Whatever it is told twice, it logs once.
 
-    added: how many metrics, points of curves, pictures and files it has logged.
+    added: how many metrics, points of curves, pictures, files, sets of images and models it has logged.
     """
 
     def __init__(self, client: "MlflowClient", run_id: str, *, new: bool) -> None:
         self.client, self.run_id, self.new = client, run_id, new
-        self.added = {"parameters": 0, "metrics": 0, "points": 0, "pictures": 0, "files": 0}
+        self.added = {"parameters": 0, "metrics": 0, "points": 0, "pictures": 0, "files": 0, "datasets": 0, "models": 0}
         self._params: set[str] | None = set() if new else None  # those that it has, None where it is not known yet
         self._last_step: dict[str, int] = {}
         self._image_steps = set() if new else set(self._logged_images())
@@ -294,14 +305,42 @@ class RunLog:
         self._log(metrics)
         self.added["points"] += len(metrics)
 
-    def figures(self, step: int, values: Mapping[str, float]) -> int:
-        """Log figures that belong to the whole run, where they are new or differ; the number of those."""
+    def figures(
+        self, values: Mapping[str, float], model_id: str | None = None, measured: Measured | None = None
+    ) -> int:
+        """Log figures that belong to the whole run, where they are new or differ; the number of those.
+
+        They have no step, so that MLflow draws a bar for each run.
+
+        model_id: the model whose figures they are, too; it gets those that it lacks.
+        measured: on which images.
+        """
         from mlflow.entities import Metric
 
-        metrics = [Metric(key, value, now(), step) for key, value in self.lacks(values).items()]
+        missing = self.lacks(values) | self._model_lacks(model_id, values)
+        metrics = []
+        for key, value in missing.items():
+            name, digest = measured.of(key).key if measured else (None, None)
+            metrics.append(Metric(key, value, now(), 0, model_id, name, digest))
         self._log(metrics)
         self.added["metrics"] += len(metrics)
         return len(metrics)
+
+    def _model_lacks(self, model_id: str | None, values: Mapping[str, float]) -> dict[str, float]:
+        if model_id is None:
+            return {}
+        logged = sorted(self.client.get_logged_model(model_id).metrics or [], key=lambda one: one.timestamp)
+        known = {metric.key: metric.value for metric in logged}
+        return {key: value for key, value in values.items() if known.get(key) != value}
+
+    def inputs(self, sets: Sequence[ImageData]) -> None:
+        """Add the sets of images that the run does not have yet."""
+        run = self.client.get_run(self.run_id)
+        known = {(one.dataset.name, one.dataset.digest) for one in run.inputs.dataset_inputs} if run.inputs else set()
+        missing = [one.entity() for one in sets if one.key not in known]
+        if missing:
+            _again(lambda: self.client.log_inputs(self.run_id, missing))
+            self.added["datasets"] += len(missing)
 
     def lacks(self, values: Mapping[str, float]) -> dict[str, float]:
         """Those of these figures that the run does not have, or has with other values."""
@@ -324,6 +363,10 @@ class RunLog:
             if f"{folder}/{path.name}" not in known:
                 self.client.log_artifact(self.run_id, str(path), folder)
                 self.added["files"] += 1
+
+    def has_tag(self, tag: str) -> bool:
+        """Whether the run has this tag."""
+        return tag in self.client.get_run(self.run_id).data.tags
 
     def reopen(self) -> None:
         """Set the status of a run that is continued."""

@@ -20,14 +20,18 @@ from visage.tracking.events import (
     EvaluationFinished,
     Event,
     Image,
+    Opening,
     Points,
+    Standings,
     TrainingFinished,
     decode,
-    decode_opening,
+    decode_first,
     encode,
 )
 from visage.tracking.log import RunLog, Store
 from visage.tracking.record import record_evaluation, record_training
+from visage.tracking.registry import set_aliases
+from visage.tracking.seeds import group_seeds
 
 IDLE_SECONDS = 30.0
 """How long the process waits for the next stage."""
@@ -77,7 +81,11 @@ def log_run(stage: socket.socket) -> None:
     reader = threading.Thread(target=_read, args=(stage, lines, ended), daemon=True)
     reader.start()
     try:
-        _log(lines, ended)
+        first = decode_first(lines.get())
+        if isinstance(first, Standings):
+            set_aliases(_open(first), first.best)
+        else:
+            _log(first, lines, ended)
         answer = DONE
     except Exception as error:  # it is this run's, and the others go on
         traceback.print_exc()
@@ -99,10 +107,14 @@ def _read(stage: socket.socket, lines: "queue.SimpleQueue[str]", ended: threadin
     lines.put(encode(End("KILLED", "the process died")).decode())
 
 
-def _log(lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
-    opening = decode_opening(lines.get())
+def _open(first: Opening | Standings) -> Store:
     with _opening:
-        store = Store(Path(opening.root), opening.experiment)
+        return Store(Path(first.root), first.experiment)
+
+
+def _log(opening: Opening, lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
+    store = _open(opening)
+    with _opening:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
     open_run = store.resume if opening.mode == "train" and not opening.again else store.join
     log = open_run(opening.run, opening.time)
@@ -123,6 +135,7 @@ def _log(lines: "queue.SimpleQueue[str]", ended: threading.Event) -> None:
         raise
     monitor.finish()  # type: ignore[no-untyped-call]
     log.end(end.status, end.reason)
+    group_seeds(store, opening.run)
 
 
 def _log_events(log: RunLog, lines: "queue.SimpleQueue[str]", ended: threading.Event) -> End:
@@ -152,9 +165,8 @@ def _record(log: RunLog, event: Event) -> None:
             record_training(log, Path(folder), cost)
         case EvaluationFinished(folder, results, cost):
             trained = Path(folder).parent / "train"
-            record_training(log, trained, None)
-            step = read(trained / "run.json", Training).steps
-            record_evaluation(log, Path(folder), step, results, cost, replace=True)
+            model_id, size = record_training(log, trained, None), read(trained / "run.json", Training).config.size
+            record_evaluation(log, Path(folder), size, model_id, results, cost, replace=True)
 
 
 if __name__ == "__main__":

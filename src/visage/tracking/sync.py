@@ -8,6 +8,7 @@ nothing.
 
 import os
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -15,19 +16,23 @@ from typing import TypeVar
 from visage.config import EvaluateConfig, RunConfig, RuntimeConfig
 from visage.errors import UserError
 from visage.files import read_json
-from visage.redaction import redact_streams
+from visage.redaction import redact, redact_streams
 from visage.results import EvaluationCost, Results, Training, TrainingCost, read
 from visage.tracking.events import now
 from visage.tracking.identity import RunIdentity, origin
 from visage.tracking.log import RunLog, Store, explained
 from visage.tracking.record import evaluation_figures, named_figures, record_cost, record_evaluation, record_training
+from visage.tracking.registry import set_aliases
+from visage.tracking.seeds import group_seeds
+from visage.tracking.standings import best_runs
 from visage.tracking.store import check_store, store_uri
 
 T = TypeVar("T")
 
 
 def sync_all(root: Path, home: Path) -> dict[str, str]:
-    """Complete the MLflow runs of all configs; one line of what was done for each run's name.
+    """Complete the MLflow runs of all configs; one line of what was done for each run's name, and for each alias in the
+    registry that has moved.
 
     root: the working copy with configs, runs and metrics. home: the project's root, which holds the default store.
 
@@ -43,7 +48,8 @@ def sync_all(root: Path, home: Path) -> dict[str, str]:
     store = Store(home, RuntimeConfig.load(configs).experiment)
     names = sorted(path.stem for path in configs.glob("*-[0-9]*.json"))
     with explained(store.uri):
-        return {name: sync_run(store, RunConfig.load(name, configs), root) for name in names}
+        done = {name: sync_run(store, RunConfig.load(name, configs), root) for name in names}
+        return done | _sync_registry(store, root, names)
 
 
 def sync_run(store: Store, config: RunConfig, root: Path) -> str:
@@ -63,24 +69,34 @@ def sync_run(store: Store, config: RunConfig, root: Path) -> str:
             f"left alone, it was trained with other settings than configs/{name}.json: run `dvc repro evaluate@{name}`"
         )
 
-    log = _open(store, config, root, figures)
+    log, identity = _open(store, config, root, figures)
+    outdated, cost = False, _read(costs / "evaluate" / f"{name}.json", EvaluationCost)
     if training is not None:
-        record_training(log, folder / "train", _read(costs / "train" / f"{name}.json", TrainingCost))
-    outdated = training is not None and results is not None and not _fits(log, results, config, folder / "train")
-    if not outdated:
-        step = 0 if training is None else training.steps
-        cost = _read(costs / "evaluate" / f"{name}.json", EvaluationCost)
-        if results is not None:
-            record_evaluation(log, folder / "evaluate", step, results, cost, replace=False)
-        else:
-            log.figures(step, figures)
-            record_cost(log, "evaluate", step, cost)
+        train_cost = _read(costs / "train" / f"{name}.json", TrainingCost)
+        model_id = record_training(log, folder / "train", train_cost)
+        outdated = results is not None and not _fits(log, results, config, folder / "train")
+        if results is not None and not outdated:
+            record_evaluation(log, folder / "evaluate", config.size, model_id, results, cost, replace=False)
+    if results is None or training is None:
+        log.figures(figures)
+        record_cost(log, "evaluate", cost)
     if log.new or training is not None:
         log.finish_if_open()
+    group_seeds(store, identity)
     return _summary(log, trained=training is not None, outdated=outdated)
 
 
-def _open(store: Store, config: RunConfig, root: Path, figures: Mapping[str, float]) -> RunLog:
+def _sync_registry(store: Store, root: Path, names: list[str]) -> dict[str, str]:
+    """Name the best runs; a store without a registry, or without room in it, costs a line."""
+    from mlflow import MlflowException
+
+    try:
+        return set_aliases(store, best_runs(root, names))
+    except MlflowException as error:
+        return {"registry": f"left alone, MLflow says: {textwrap.shorten(redact(str(error)), 200, placeholder=' ...')}"}
+
+
+def _open(store: Store, config: RunConfig, root: Path, figures: Mapping[str, float]) -> tuple[RunLog, RunIdentity]:
     card_file = root / "data" / "processed" / "train" / f"{config.label}.json"
     card = read_json(card_file) if card_file.is_file() else {}
     settings = EvaluateConfig.load(root / "configs") if figures else None
@@ -90,7 +106,7 @@ def _open(store: Store, config: RunConfig, root: Path, figures: Mapping[str, flo
         log = store.join(run, now())
     if log.new:
         log.describe(origin("sync"))
-    return log
+    return log, run
 
 
 def _fits(log: RunLog, results: Results, config: RunConfig, trained: Path) -> bool:
