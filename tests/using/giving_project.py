@@ -19,7 +19,7 @@ VAE = replace(
     recipe="vae",
     model="vae",
     settings={
-        "beta": 1.0, "likelihood": "gaussian", "sigma": 0.3, "latent_dim": 4, "width": 4, "max_width": 8,
+        "beta": 1.0, "likelihood": "gaussian", "sigma": 0.3, "latent_dim": 4, "width": 8, "max_width": 8,
         "dropout": 0.0, "activation": "silu", "slope": 0.2, "norm": "group", "kernel": 4, "bottom": 4,
         "ending": "convolution", "output": "linear", "kl_warmup": 0.0, "linear": False,
     },
@@ -39,6 +39,8 @@ DDPM = replace(
     },
 )  # fmt: skip
 
+CROP = (15, 40, 163, 188)
+
 
 def write_project(root, source="synthetic"):
     """Write the files of a finished project: three runs, their data and figures."""
@@ -47,7 +49,7 @@ def write_project(root, source="synthetic"):
     write_processed(root / "data" / "processed")
     card = root / "data" / "processed" / "card.json"
     title = {"synthetic": "drawn faces, not photographs", "celeba": "CelebA photographs"}[source]
-    write_json(card, json.loads(card.read_text()) | {"source": source, "title": title})
+    write_json(card, json.loads(card.read_text()) | {"source": source, "title": title, "crop": CROP})
     for config in (VAE, DCGAN, DDPM):
         write_run(root, config)
 

@@ -10,7 +10,7 @@ from visage.cli import output
 from visage.cli.drawing import Device, Run, load
 
 if TYPE_CHECKING:
-    from visage.using.programs import Format
+    from visage.using.exported import Format
 
 
 def export(

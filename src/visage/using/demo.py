@@ -50,7 +50,7 @@ REACH = 3.0
 """Ends of the sliders: standard deviations, or times the difference that an attribute makes."""
 TEMPORARY = "GRADIO_TEMP_DIR"
 CSS = """
-.gradio-container { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important; overflow: clip; }
 .gradio-container main, .gradio-container .wrap.sidebar-parent { width: 100%; }
 #head h1 { font-size: 1.9rem; line-height: 1.2; margin: .4rem 0 .1rem; }
 #head p { margin: 0; opacity: .75; }
@@ -60,7 +60,7 @@ img { image-rendering: pixelated; }
 #sliders, #attributes { padding: 0; }
 #attributes { max-height: 430px; overflow-y: auto; }
 #explore .head { align-items: center; }
-#explore .head label { white-space: nowrap; font-size: .85rem; min-width: 0; overflow: hidden; text-overflow: ellipsis; }
+#explore .head label { white-space: nowrap; font-size: .85rem; min-width: 0; overflow: hidden; }
 #explore .head input { width: 3.2em; padding: 2px 4px; }
 #explore .min_value, #explore .max_value { display: none; }
 @media (max-width: 640px) {
@@ -81,10 +81,10 @@ def serve(model: LoadedModel, port: int, *, open_browser: bool, ready: Callable[
     Raises:
         UserError: the package is missing, the port is taken, or the model can do nothing of what the page offers.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # it is read when gradio is imported
+    _free(port)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), HOST)))
-    _free(port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that photographs are removed then, too
     with tempfile.TemporaryDirectory(prefix="visage-demo-") as uploads:
         os.environ[TEMPORARY] = uploads
@@ -196,16 +196,20 @@ def _codes(gr: Any, page: Any, model: LoadedModel) -> None:
         return _large(model.decode(code[None])[0])
 
     def from_photo(path: str | None) -> NDArray[np.float32]:
-        return model.encode(_photo(model, path))[0]
+        if path is None:  # it was taken out of the box
+            return from_seed(0)
+        code: NDArray[np.float32] = model.encode(_photo(model, path))[0]
+        return code
 
     def from_seed(seed: float | None) -> NDArray[np.float32]:
-        return model.prior(1, seed=_whole(seed))[0]
+        code: NDArray[np.float32] = model.prior(1, seed=_whole(seed))[0]
+        return code
 
     with gr.Row(elem_id="explore"):
         with gr.Column(scale=2, min_width=300):
             face = gr.Image(
                 _large(model.decode(from_seed(0)[None])[0]),
-                label="Face",
+                show_label=False,
                 interactive=False,
                 format="png",
                 buttons=["download", "fullscreen"],
@@ -214,16 +218,16 @@ def _codes(gr: Any, page: Any, model: LoadedModel) -> None:
             )
             with gr.Row():
                 seed = gr.Number(0, label="Random face", precision=0, minimum=0, step=1, min_width=120)
-                again = gr.Button("Back to the middle", min_width=120)
+                again = gr.Button("All sliders to 0", min_width=120)
             photo = _photo_box(gr, "Or your photo")
         with gr.Column(scale=3, min_width=300):
             gr.Markdown("**Where faces vary most**, in standard deviations; with its share of the variance")
             with gr.Row(elem_id="sliders"):
-                moves = [_slider(gr, f"{i} · {100 * share:.1f} %") for i, share in enumerate(found.share, 1)]
+                moves = [_slider(gr, f"{i} · {100 * share:.1f} %", 160) for i, share in enumerate(found.share, 1)]
             if found.names:
                 gr.Markdown("**Attributes**; 1 is as much as faces with and without it differ")
                 with gr.Row(elem_id="attributes"):
-                    moves += [_slider(gr, plain(name)) for name in found.names]
+                    moves += [_slider(gr, plain(name), 200) for name in found.names]
     start = gr.State(from_seed(0))
     quietly = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": True, "api_visibility": "private"}
     for move in moves:
@@ -264,7 +268,7 @@ def _samples(gr: Any, page: Any, model: LoadedModel) -> None:
             guidance = gr.Slider(0, 8, 2, step=0.5, label="Guidance, of chosen attributes", visible=guided)
             button = gr.Button("Draw", variant="primary")
         with gr.Column(scale=2, min_width=300):
-            shown = gr.Image(label="Samples", interactive=False, format="png", buttons=["download", "fullscreen"])
+            shown = gr.Image(show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"])
     _at_once(page, model, button.click, _asked(gr, draw), [n, seed, variant, given, names, guidance], shown)
 
 
@@ -335,8 +339,8 @@ def _walk(gr: Any, page: Any, model: LoadedModel) -> None:
             frames = gr.Slider(3, 36, 12, step=1, label="Steps")
             button = gr.Button("Walk", variant="primary")
         with gr.Column(scale=2, min_width=300):
-            film = gr.Image(label="Film", interactive=False, height=LARGE, type="filepath", buttons=["download"])
-            strip = gr.Image(label="Its steps", interactive=False, format="png", buttons=["download", "fullscreen"])
+            film = gr.Image(show_label=False, interactive=False, height=LARGE, type="filepath", buttons=["download"])
+            strip = gr.Image(show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"])
     _at_once(page, model, button.click, _asked(gr, walk), [first, second, seed, frames], [film, strip])
 
 
@@ -362,12 +366,14 @@ def _from_photo(gr: Any, make: Callable[[str | None], Any], words: str, verb: st
                 show_label=False, columns=3, height="auto", object_fit="contain", interactive=False, format="png"
             )
             said = gr.Markdown()
-    for event in (button.click, photo.input):
-        event(_asked(gr, make), photo, [shown, said], api_visibility="private")
+    button.click(_asked(gr, make), photo, [shown, said], api_visibility="private")
+    photo.input(
+        _asked(gr, lambda path: make(path) if path else ([], "")), photo, [shown, said], api_visibility="private"
+    )
 
 
 def _photo_box(gr: Any, label: str) -> Any:
-    """Where a photograph is dropped or taken; its path is given on unread, since `_photo` says what is wrong with it."""
+    """Where a photograph is dropped or taken; its path is given on unread: `_photo` says what is wrong with it."""
     box = gr.Image(label=label, sources=["upload", "webcam", "clipboard"], height=220, type="filepath", min_width=120)
     box.preprocess = lambda payload: None if payload is None else payload.path
     return box
@@ -405,8 +411,8 @@ def _large(image: Pixels) -> Image.Image:
     return Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def _slider(gr: Any, label: str) -> Any:
-    return gr.Slider(-REACH, REACH, 0, step=0.1, label=label, min_width=160, buttons=[])
+def _slider(gr: Any, label: str, width: int) -> Any:
+    return gr.Slider(-REACH, REACH, 0, step=0.1, label=label, min_width=width, buttons=[])
 
 
 def _error(seen: Pixels, made: Pixels) -> str:

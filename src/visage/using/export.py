@@ -5,7 +5,7 @@ Its files:
 - README.md: what the model is, what it was trained on and how well it does, for people (`visage.using.model_card`).
 - model.safetensors: the weights, with those of a first stage.
 - run.json: `visage.results.Training`, from which settings the model is built.
-- export.json: `Export`, which weights these are, and the programs.
+- export.json: `visage.using.exported.Export`, which weights these are, and the programs.
 - data.json: `visage.data.card.DataCard`, what it was trained on.
 - evaluate.json: by which settings models are measured.
 - results.json, scores.npz: of a run that was evaluated, its figures without the galleries of faces, and its scores of
@@ -16,9 +16,8 @@ Its files:
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -26,31 +25,17 @@ from visage.config import EvaluateConfig
 from visage.data.arrays import load_card
 from visage.data.card import DataCard
 from visage.errors import UserError
-from visage.files import Strict, read_json, read_typed, replacing_folder, write_text
+from visage.files import read_json, read_typed, replacing_folder, write_text
 from visage.models.base import Encodes, Samples, can
 from visage.results import TEST, PerImage, Results, Training, read, write
+from visage.using.exported import ABOUT, Export, Format, refuse_other
 from visage.using.loaded import DIRECTIONS, LoadedModel, load
 from visage.using.model_card import model_card
 from visage.using.places import RUN, WEIGHTS, Place
-from visage.using.programs import TRIED, Format, Program, functions, inputs, needs, save_programs
+from visage.using.programs import TRIED, functions, inputs, needs, save_programs
 from visage.weights import weights_hash
 
-ABOUT, CARD, DATA = "export.json", "README.md", "data.json"
-"""Files of an export. The first one tells it from other folders, which are never replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Export(Strict):
-    """What an exported folder holds.
-
-    weights: `visage.weights.weights_hash`. left_out: file -> why it could not be written.
-    """
-
-    version: Literal[1]
-    run: str
-    weights: str
-    programs: list[Program]
-    left_out: dict[str, str]
+CARD, DATA = "README.md", "data.json"
 
 
 def export(run: str, folder: Path, formats: Sequence[Format] = ()) -> Export:
@@ -83,27 +68,6 @@ def export(run: str, folder: Path, formats: Sequence[Format] = ()) -> Export:
         write_text(new / CARD, model_card(model, training, card, results, about.weights, programs))
         _compare(model, load(new, device="cpu"))
     return about
-
-
-def refuse_other(folder: Path) -> None:
-    """Refuse a folder that exists, unless it is empty or an earlier export.
-
-    Raises:
-        UserError: it holds something else, or is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
-        raise UserError(f"{folder} holds other files: name a new folder, an empty one or an earlier export")
-
-
-def read_export(folder: Path) -> Export:
-    """What an exported folder says that it holds.
-
-    Raises:
-        UserError: it is none, or damaged.
-    """
-    return read_typed(folder / ABOUT, Export, "export the model again")
 
 
 def _card(model: LoadedModel) -> DataCard:

@@ -29,8 +29,9 @@ from visage.models.base import (
 from visage.report.wording import KINDS, MARKS, WRITE, count, grouped
 from visage.results import Record, Results, Training
 from visage.using.catalogue import title
+from visage.using.exported import Program
 from visage.using.loaded import LoadedModel
-from visage.using.programs import TOLERANCE, Program
+from visage.using.programs import TOLERANCE
 
 TEMPLATE = "model_card.md.j2"
 CALLS = {

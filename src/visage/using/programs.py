@@ -7,24 +7,20 @@ has them.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from visage.errors import UserError
-from visage.files import Strict
 from visage.maths.streams import torch_generator
 from visage.models.base import Decodes, Encodes, GenerativeModel, Reconstructs, Translates, can
+from visage.using.exported import SUFFIXES, Format, Program
 
-Format = Literal["torch.export", "onnx"]
-SUFFIXES: Mapping[Format, str] = {"torch.export": ".pt2", "onnx": ".onnx"}
 TOLERANCE = 1e-4
 """Largest difference from the model's own output, over its largest value where that is above 1."""
 TRACED, TRIED = 2, 5
@@ -33,23 +29,6 @@ UNTRACEABLE = (RuntimeError, ValueError, NotImplementedError, TypeError, Asserti
 """What PyTorch's exporters raise where a function is none that they know how to write down."""
 OPSET = 20
 """Of ONNX: the one of 2023, which onnxruntime reads since version 1.17."""
-
-
-@dataclass(frozen=True, slots=True)
-class Program(Strict):
-    """A file that holds one function.
-
-    input, output: their names and shapes, such as x (batch, 3, 32, 32). difference: the largest from the model's own
-        output, on random inputs that the program was not made with, over that output's largest value where that is above
-        1.
-    """
-
-    function: str
-    format: Format
-    file: str
-    input: str
-    output: str
-    difference: float
 
 
 class Function(nn.Module):
@@ -232,5 +211,5 @@ def _first_line(error: BaseException) -> str:
     """The first line of the innermost cause, short, without colours."""
     while error.__cause__ is not None:
         error = error.__cause__
-    words: Any = str(error).strip().split("\n")[0] or type(error).__name__
-    return words[:120]
+    first, *_ = str(error).strip().split("\n")
+    return first[:120] or type(error).__name__

@@ -9,8 +9,7 @@ from pathlib import Path
 from visage.errors import UserError
 from visage.files import replacing_folder
 from visage.redaction import HIDDEN, redact
-from visage.using.export import ABOUT, export, read_export, refuse_other
-from visage.using.programs import SUFFIXES
+from visage.using.exported import SUFFIXES, is_export, read_export, refuse_other
 
 REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 OURS = [
@@ -66,17 +65,18 @@ def _check(repo: str) -> None:
 def _exported(source: str, temporary: Path) -> Path:
     """The folder that is published: `source`, if it is an export, else one that is written now."""
     folder = Path(source)
-    if (folder / ABOUT).is_file():
+    if is_export(folder):
         read_export(folder)
         return folder
+    from visage.using.export import export  # with PyTorch, which takes seconds
+
     export(source, temporary)
     return temporary
 
 
 def _upload(folder: Path, repo: str, private: bool, token: str) -> str:
-    from httpx import HTTPError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # its HTTP client's
 
     api, run = HfApi(token=token), read_export(folder).run
     try:
