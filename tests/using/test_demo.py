@@ -18,7 +18,7 @@ pytest_plugins = ["tests.using.giving_project"]
 CHROMIUM = os.environ.get("VISAGE_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-PATIENCE = 40_000
+PATIENCE = 120_000
 """Milliseconds: the machine may be busy with other tests."""
 
 

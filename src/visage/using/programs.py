@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from visage.errors import UserError
 from visage.maths.streams import torch_generator
@@ -108,7 +109,7 @@ def save_programs(
             with _silent():
                 traced = _traced(function, size)
         except UNTRACEABLE as error:
-            why = f"PyTorch cannot trace it ({_first_line(error)})"
+            why = f"PyTorch cannot trace it: {_why(error)}"
             left_out |= {function.name + SUFFIXES[one]: why for one in formats}
             continue
         for one in formats:
@@ -117,7 +118,7 @@ def save_programs(
                 with _silent():
                     _save(traced, function, one, path)
             except UNTRACEABLE as error:
-                left_out[path.name] = f"ONNX cannot express it ({_first_line(error)})"
+                left_out[path.name] = f"ONNX cannot express it: {_why(error)}"
                 continue
             written.append(_tried(function, size, one, path))
     return written, left_out
@@ -144,6 +145,8 @@ def _traced(function: Function, size: int) -> ExportedProgram:
     example, rows = (inputs(function, size, TRACED, seed=0),), ({0: Dim("batch")},)
     try:
         traced = torch.export.export(function, example, dynamic_shapes=rows, strict=False)
+    except GuardOnDataDependentSymNode:
+        raise
     except UNTRACEABLE:
         traced = torch.export.export(function, example, dynamic_shapes=rows, strict=True)
     for node in traced.graph.nodes:
@@ -207,8 +210,10 @@ def _shape(name: str, values: Tensor) -> str:
     return f"{name} ({', '.join(['batch', *map(str, values.shape[1:])])})"
 
 
-def _first_line(error: BaseException) -> str:
-    """The first line of the innermost cause, short, without colours."""
+def _why(error: BaseException) -> str:
+    """What the exporter could not do: the first line of the innermost cause, short, or plainer words for it."""
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return "it chooses its steps by numbers that it computes on the way"
     while error.__cause__ is not None:
         error = error.__cause__
     first, *_ = str(error).strip().split("\n")
