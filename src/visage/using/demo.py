@@ -56,17 +56,18 @@ CSS = """
 #head p { margin: 0; opacity: .75; }
 #cannot { font-size: .85rem; opacity: .8; }
 img { image-rendering: pixelated; }
-#face { max-width: 420px; }
+#face { max-width: 384px; margin: 0 auto; }
 #sliders, #attributes { padding: 0; }
 #attributes { max-height: 430px; overflow-y: auto; }
 #explore .head { align-items: center; }
-#explore .head label { white-space: nowrap; font-size: .85rem; min-width: 0; overflow: hidden; }
+#explore .head label { white-space: nowrap; font-size: .8rem; min-width: 0; overflow: hidden; }
 #explore .head input { width: 3.2em; padding: 2px 4px; }
 #explore .min_value, #explore .max_value { display: none; }
 @media (max-width: 640px) {
   #explore > .column:first-child { display: contents; }
   #explore .head .tab-like-container { display: none; }
-  #face { position: sticky; top: 0; z-index: 5; height: 230px !important; max-width: 230px; margin: 0 auto; }
+  #explore .form > .block { min-width: 130px !important; }
+  #face { position: sticky; top: 0; z-index: 100; height: 200px !important; max-width: 200px; }
 }
 """
 OWN_ORIGIN = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
@@ -221,7 +222,7 @@ def _codes(gr: Any, page: Any, model: LoadedModel) -> None:
                 again = gr.Button("All sliders to 0", min_width=120)
             photo = _photo_box(gr, "Or your photo")
         with gr.Column(scale=3, min_width=300):
-            gr.Markdown("**Where faces vary most**, in standard deviations; with its share of the variance")
+            gr.Markdown("**Where faces vary most**, in standard deviations; per cent of the variance")
             with gr.Row(elem_id="sliders"):
                 moves = [_slider(gr, f"{i} · {100 * share:.1f} %", 160) for i, share in enumerate(found.share, 1)]
             if found.names:
