@@ -43,8 +43,8 @@ CALLS = {
     Decodes: ("images of codes", "images = model.decode(model.prior(16))"),
     SamplesGiven: ("samples with attributes", "images = model.sample(16, attributes={{'Smiling': True}})"),
     HasLogProb: ("exact log P(image)", 'nats = model.log_prob("face.jpg")'),
-    HasBound: ("a bound on log P(image)", 'nats = model.log_prob("face.jpg")'),
-    EstimatesLogProb: ("an estimate of log P(image)", 'nats = model.log_prob("face.jpg")'),
+    HasBound: ("bounds on log P(image)", 'nats = model.log_prob("face.jpg")'),
+    EstimatesLogProb: ("estimates of log P(image)", 'nats = model.log_prob("face.jpg")'),
 }
 """Capability -> what it is called, and the line of Python that asks for it; the first one that a model has is shown."""
 

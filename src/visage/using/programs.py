@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from visage.errors import UserError
@@ -149,8 +150,9 @@ def _traced(function: Function, size: int) -> ExportedProgram:
         raise
     except UNTRACEABLE:
         traced = torch.export.export(function, example, dynamic_shapes=rows, strict=True)
-    for node in traced.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names files of this machine
+    for part in traced.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # it names files of this machine
     return traced
 
 
