@@ -152,7 +152,7 @@ def test_an_export_can_be_exported_again(exported, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a program that differs", "nothing that can be traced"])
-def test_what_fails_leaves_the_earlier_export(giving, exported, tmp_path, monkeypatch, name):
+def test_what_fails_leaves_the_earlier_export(giving, exported, tmp_path, monkeypatch, capfd, name):
     folder = shutil.copytree(exported, tmp_path / "out")
     run, said = ("ddpm-16-0", "ddpm-16-0 cannot be written as a program: PyTorch cannot trace it: it chooses its steps")
     if name == "a program that differs":
@@ -162,6 +162,7 @@ def test_what_fails_leaves_the_earlier_export(giving, exported, tmp_path, monkey
         export(str(giving / "runs" / run), folder, ["torch.export"])
     assert {f.name: sha256(f) for f in folder.iterdir()} == {f.name: sha256(f) for f in exported.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_other_data_and_figures_of_other_weights_are_refused(tmp_path):

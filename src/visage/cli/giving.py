@@ -77,7 +77,9 @@ def demo(
     """
     from visage.using.demo import serve
 
-    serve(load(run, device), port, open_browser=open_, ready=print)
+    model = load(run, device)
+    output.say(f"{model.name}: preparing the page; Ctrl-C ends it")
+    serve(model, port, open_browser=open_, ready=print)
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (export, publish, demo)

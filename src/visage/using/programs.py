@@ -8,8 +8,9 @@ has them.
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -130,7 +131,7 @@ def _silent() -> Iterator[None]:
     """Without what PyTorch's exporters say to those who develop them; each file is tried afterwards."""
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
