@@ -1,11 +1,13 @@
 """The page on which people try a model, in a real browser."""
 
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -73,7 +75,7 @@ def changes(page, selector, act):
     )
 
 
-def test_people_try_the_model_in_a_browser_that_leaves_this_machine_alone(served, page, tmp_path):
+def test_people_try_the_model_in_a_browser_that_leaves_this_machine_alone(exported, served, page, tmp_path):
     address, _ = served
     photo, text = tmp_path / "me.png", tmp_path / "photo.jpg"
     Image.fromarray(make_images(1, seed=6)[0]).resize((90, 70)).save(photo)
@@ -83,6 +85,11 @@ def test_people_try_the_model_in_a_browser_that_leaves_this_machine_alone(served
 
     smiling = page.get_by_label("range slider for Smiling")
     changes(page, "#face img", lambda: smiling.fill("3"))
+    shown = page.request.get(page.locator("#face img").get_attribute("src")).body()
+    model = visage.load(exported)
+    expected = model.decode(model.prior(1, seed=0) + 3 * model.directions.of("Smiling"))[0]
+    found = np.asarray(Image.open(io.BytesIO(shown)))[:: 384 // model.size, :: 384 // model.size]
+    np.testing.assert_array_equal(found, expected)
     changes(page, "#face img", lambda: page.locator("#explore input[type=file]").set_input_files(photo))
     page.get_by_role("tab", name="Your photo").click()
     page.locator(".tabitem:visible input[type=file]").set_input_files(photo)
