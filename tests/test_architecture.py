@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "pipeline": {"pipeline", "report", "stage", "plain"},
     "using": {
         *("using", "attribute_network", "reference", "inference", "measures", "maths", "models.base", "training"),
-        *("params", "report.wording", "report.model_page", "data", "plain"),
+        *("params", "report.wording", "report.model_page", "data", "weights", "plain"),
     },
     "cli": {"cli", "using", "visage", "measures.table", "report.wording", "stage", "plain"},
     "documentation": {"documentation", "params", "models.base", "report", "training.outputs", "plain"},
