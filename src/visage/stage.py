@@ -16,7 +16,7 @@ from visage.machine import peak_memory
 from visage.redaction import redact_streams
 
 EXPECTED = (UserError, MemoryError, OSError, RuntimeError, SafetensorError)
-"""As what arrives that a user can do something about; which of these it is, `line_of` says."""
+"""As what arrives that a user can do something about; which of these it is, `_line` says."""
 ROOM = "free some space, or move the project, and run again"
 WRITABLE = "make it readable and writable for this account, or move the project, and run again"
 FIXES = {
@@ -49,7 +49,7 @@ def run_stage(main: Callable[[], None], *, fork: bool = False, cost: Path | None
         if cost is not None:
             _write_cost(cost, time.monotonic() - began)
     except EXPECTED as error:
-        line = line_of(error)
+        line = _line(error)
         if os.environ.get("VISAGE_TRACEBACK") == "1" or not line:
             raise
         print(f"error: {line}", file=sys.stderr)
@@ -72,7 +72,7 @@ def _write_cost(path: Path, seconds: float) -> None:
     write(path, cost)
 
 
-def line_of(error: Exception) -> str:
+def _line(error: Exception) -> str:
     """What the user is told of an error that the user can do something about, "" of any other."""
     if isinstance(error, UserError):
         return str(error)

@@ -1,13 +1,9 @@
 """`visage`: the commands, and how they end."""
 
-import os
-import sys
-
 import typer
 
 from visage.cli import drawing, giving, judging, listing
-from visage.redaction import redact_streams
-from visage.stage import EXPECTED, line_of
+from visage.stage import run_stage
 
 app = typer.Typer(
     name="visage",
@@ -29,18 +25,7 @@ for group in (listing, drawing, judging, giving):
 
 def run() -> None:
     """The program's entry point: errors that a user can fix are one line on standard error, and exit status 1."""
-    redact_streams()
-    try:
-        app()
-    except EXPECTED as error:
-        line = line_of(error)
-        if os.environ.get("VISAGE_TRACEBACK") == "1" or not line:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again", file=sys.stderr)
-        sys.exit(130)
+    run_stage(app)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ import annotated_types
 
 from visage.documentation.baseline import Baseline
 from visage.documentation.gallery import strip
-from visage.documentation.tables import ARROWS, kind_mark, table, title, written
+from visage.documentation.tables import ARROWS, kind_mark, table, written
 from visage.measures.table import BY_KEY, MEASURES
 from visage.models import base
 from visage.report.wording import WRITE
+from visage.using.catalogue import title
 
 EXTRAS = (
     *(base.Compresses, base.Guides, base.HasFeatures, base.HasVariants, base.ImportanceWeighted),

@@ -9,6 +9,7 @@ from visage.measures.table import BASELINES, BY_KEY, GROUPS, MEASURES, SCORES, S
 from visage.models import base
 from visage.report.model_page import ABILITIES
 from visage.report.wording import MARKS, WRITE, count, duration
+from visage.using.catalogue import title
 
 SIZE = 32
 """The image size of the README's tables."""
@@ -44,13 +45,6 @@ def _model_row(config: RunConfig, baseline: Baseline) -> list[str]:
         count(baseline.parameters(config.name)),
         "–" if cost is None else duration(round(cost.seconds)),
     ]
-
-
-def title(kind: type[base.GenerativeModel]) -> str:
-    """The beginning of the model file's docstring, up to the paper."""
-    module = __import__(kind.__module__, fromlist=["__doc__"])
-    first = (module.__doc__ or "").split("\n", 1)[0]
-    return re.split(r" \(|[:,.]", first)[0].removeprefix("The ")
 
 
 def figures_table(baseline: Baseline) -> str:
