@@ -165,6 +165,16 @@ def test_the_sheet_shows_the_photograph_and_the_reconstruction(visage, project, 
     )
 
 
+def test_many_photographs_go_on_below(visage, photo, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(18):
+        photo(f"photos/{i:02}.png", seed=i)
+    assert visage("reconstruct", VAE, tmp_path / "photos", "-o", tmp_path / "sheet.png")[0] == 0
+    assert side(tmp_path / "sheet.png") == (16 * 98 - 2, 4 * 98 - 2)
+    last = np.asarray(Image.open(tmp_path / "sheet.png"))[2 * 98 :: 3, 2 * 98 :]
+    assert (last[:, -1] == 255).all()  # the third place of the last row is empty
+
+
 def test_aligned_photographs_are_cut_as_in_training(visage, refused, photo, tmp_path):
     aligned = photo("aligned.png", (218, 178))
     assert visage("reconstruct", VAE, aligned, "--aligned", "-o", tmp_path / "sheet.png")[0] == 0

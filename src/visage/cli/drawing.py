@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 FILMS = (".gif", ".mp4")
+COLUMNS = 16
+"""Photographs side by side; more of them go on below."""
 STRENGTHS = 5
 """Columns of `visage edit`: from the reconstruction to the full strength."""
 
@@ -67,14 +69,16 @@ def photos(model: "LoadedModel", files: Sequence[Path], aligned: bool) -> "Pixel
     return square([str(file) for file in listed(files)], model.size, aligned=model.crop if aligned else None)
 
 
-def save_sheet(rows: Sequence["Pixels"], path: Path) -> None:
-    """Save rows of equally many images, one above the other."""
+def save_sheet(rows: Sequence["Pixels"], path: Path, columns: int = COLUMNS) -> None:
+    """Save rows of equally many images, one above the other; where there are more than `columns`, block below block."""
     import numpy as np
 
     from visage.files import replacing
     from visage.pictures import grid
 
-    picture = grid(np.concatenate(rows), len(rows[0]))
+    columns = min(columns, len(rows[0]))
+    blocks = [_padded(row[i : i + columns], columns) for i in range(0, len(rows[0]), columns) for row in rows]
+    picture = grid(np.concatenate(blocks), columns)
     with replacing(path) as temporary:
         picture.save(temporary)
 
@@ -120,8 +124,7 @@ def sample(
     how = {"seed": seed, "attributes": wanted, "variant": variant, "guidance": guidance}
     if out is not None:
         images = model.sample(n, **how)  # type: ignore[arg-type]  # each option has its own type
-        columns = min(n, max(8, round(n**0.5)))
-        save_sheet([_padded(images[i : i + columns], columns) for i in range(0, n, columns)], out)
+        save_sheet([images], out, max(8, round(n**0.5)))
         output.wrote(out, f"{n} samples of {model.name}")
     else:
         from visage.using.folders import fill
@@ -224,8 +227,8 @@ def edit(
     model = load(run, device)
     pixels = photos(model, files, aligned)
     steps = np.linspace(0, strength, STRENGTHS)
-    columns = [model.edit(pixels, {name: sign * float(s) for name, sign in changes.items()}) for s in steps]
-    save_sheet(list(np.stack([pixels, *columns], axis=1)), out)
+    edited = [model.edit(pixels, {name: sign * float(s) for name, sign in changes.items()}) for s in steps]
+    save_sheet(list(np.stack([pixels, *edited], axis=1)), out)
     output.wrote(out, f"photographs, then strengths {', '.join(f'{s:g}' for s in steps)}")
 
 
@@ -270,7 +273,7 @@ def interpolate(
     if kind in FILMS:
         save_film(np.concatenate([strip[:-1] for strip in strips]), out)
     else:
-        save_sheet(strips, out)
+        save_sheet(strips, out, frames)
     output.wrote(out, f"{len(strips)} walks of {frames} images")
 
 
