@@ -17,6 +17,7 @@ from visage.results import (
     Footprint,
     Gallery,
     ImageSet,
+    JudgedFolder,
     LinearReference,
     Odds,
     Parameters,
@@ -104,6 +105,7 @@ EXAMPLES = [
     dataclasses.replace(COST, first_stage=COST),
     EvaluationCost(2.5, 10.0, FOOTPRINT),
     EvaluationCost(2.5, 10.0, FOOTPRINT, 0.5, 1.25),
+    JudgedFolder(VERSION, "their-gan", 32, "0f" * 32, 200, [RECORD, UNDEFINED]),
     StageCost(2.5, 300),
     StageCost(2.5, 300, 1200),
 ]

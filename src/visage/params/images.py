@@ -22,6 +22,7 @@ OUTPUTS = (
     "data/processed",
     "data/attribute_network",
     "data/reference",
+    "data/cost",
     "runs",
     "report",
     "metrics",
