@@ -45,7 +45,7 @@ MAY_IMPORT = {
         *("maths", "data", "weights", "plain"),
     },
     "report": {"report", "measures", "plain"},
-    "tracking": {"tracking", "training.outputs", "models.base", "maths.pixels", "weights", "plain"},
+    "tracking": {"tracking", "using.loaded", "training.outputs", "weights", "plain"},
     "params": {"params", "training.plan", "models.base", "data", "plain"},
     "train_run": {"tracking", "training", "inference", "models.base", "maths", "data", "weights", "plain"},
     "evaluate_run": {"tracking", "evaluation", "training", "inference", "maths", "plain"},

@@ -9,34 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from visage.errors import UserError
 from visage.files import sha256
-from visage.maths.pixels import to_uint8
-from visage.models.base import GenerativeModel, Samples, can, reason
-from visage.results import Training, read
+from visage.results import read
 from visage.tracking.models import Pointer
-from visage.training.outputs import load_trained
+from visage.using.loaded import LoadedModel, load
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-AT_ONCE = 64
-"""Images that are drawn together, which bounds the memory that they take."""
-LARGEST_SEED = 2**63 - 1
-
 
 class Sampler:
-    """A trained model, in eval mode on the CPU."""
+    """A trained model on the CPU, asked in MLflow's way."""
 
-    def __init__(self, model: GenerativeModel, name: str) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
 
-    @torch.no_grad()
     def predict(self, model_input: "DataFrame", params: dict[str, Any] | None = None) -> NDArray[np.uint8]:
-        """Draw images; the same ones from the same numbers on the same kind of processor.
+        """Draw images, those of `LoadedModel.sample`.
 
         model_input: a row for each request, with the column n, the number of images, and perhaps seed (0 where it is
             left out or empty). MLflow makes it of a dict, too.
@@ -48,17 +40,12 @@ class Sampler:
         Raises:
             UserError: the model draws no samples, or a number is out of range.
         """
-        model = self.model
-        if not (isinstance(model, Samples) and can(model, Samples)):
-            raise UserError(f"{self.name} draws no samples: {reason(model, Samples) or 'it is no generator'}")
         drawn = []
         for request in model_input.to_dict("records"):
             n, seed = int(request["n"]), _whole(request.get("seed"))
-            if n < 1 or not 0 <= seed <= LARGEST_SEED:
+            if n < 1 or seed < 0:
                 raise UserError(f"n must be at least 1 and seed at least 0, got n={n}, seed={seed}")
-            generator = torch.Generator().manual_seed(seed)
-            counts = [min(AT_ONCE, n - start) for start in range(0, n, AT_ONCE)]
-            drawn += [to_uint8(model.sample(count, generator)).numpy() for count in counts]
+            drawn.append(self.model.sample(n, seed=seed))
         return np.concatenate(drawn)
 
 
@@ -84,8 +71,7 @@ def _load_pyfunc(path: str) -> Sampler:
             f"{folder / 'model.safetensors'} holds other weights than this model of {pointer.run}: `git checkout` the "
             "commit that trained it and run `dvc checkout` or `dvc pull`, or load the model of the run as it is now"
         )
-    config = read(folder / "run.json", Training).config
-    return Sampler(load_trained(folder, config), pointer.run)
+    return Sampler(load(folder, device="cpu"))
 
 
 def _folder(pointer: Pointer) -> Path:

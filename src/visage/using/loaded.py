@@ -80,7 +80,7 @@ def choose(name: str) -> torch.device:
         return choose_device(name)
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"PyTorch {torch.__version__} finds no device {name} here: use auto or cpu") from error
 
 

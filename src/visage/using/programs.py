@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 """Largest difference from the model's own output, over its largest value where that is above 1."""
 TRACED, TRIED = 2, 5
 """Rows of the input that a program is made with, and of those that it is tried with."""
-UNTRACEABLE = (RuntimeError, ValueError, NotImplementedError, TypeError, AssertionError)
+UNTRACEABLE = (RuntimeError, ValueError, TypeError, AssertionError)
 """What PyTorch's exporters raise where a function is none that they know how to write down."""
 OPSET = 20
 """Of ONNX: the one of 2023, which onnxruntime reads since version 1.17."""
