@@ -7,11 +7,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would c
 import functools
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from visage import params as parameters
 from visage.config import RunConfig
@@ -39,6 +41,25 @@ def _own_sockets(tmp_path_factory):
         patch.setattr(tempfile, "tempdir", None)
         yield
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function: a name, and what fills a folder -> that folder, filled by the first worker that asks; read only."""
+
+    def made(name: str, fill: Callable[[Path], object]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+        filled = folder.with_suffix(".filled")
+        with FileLock(folder.with_suffix(".lock")):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")

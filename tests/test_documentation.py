@@ -24,6 +24,7 @@ def test_the_generated_tables_are_up_to_date(copy):
     assert write_documentation(copy) == [], "run `make docs`"
 
 
+@pytest.mark.long
 def test_a_table_that_was_edited_is_written_again(copy):
     page = copy / "docs" / "measures.md"
     text = page.read_text()

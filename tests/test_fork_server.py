@@ -137,11 +137,11 @@ def is_alive(pid):
     "words",
     [
         ("tell", "one", "two words"),
-        ("ends", "0"),
+        pytest.param(("ends", "0"), marks=pytest.mark.long),
         ("ends", "3"),
         ("fails",),
         ("killed", str(int(signal.SIGKILL))),
-        ("killed", str(int(signal.SIGTERM))),
+        pytest.param(("killed", str(int(signal.SIGTERM))), marks=pytest.mark.long),
     ],
 )
 def test_a_fork_says_and_ends_as_the_process_itself_would(begin, address, words):
@@ -218,6 +218,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.long
 def test_a_server_ends_with_its_owner_and_its_stages_go_on(begin, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     owner = subprocess.Popen([sys.executable, "-c", OWNER], env=environment, stdout=subprocess.PIPE, text=True)

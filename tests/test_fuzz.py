@@ -49,7 +49,7 @@ from visage.weights import load_weights
 MANY = int(os.environ.get("VISAGE_FUZZ", "0"))
 settings.register_profile(
     "fuzz",
-    max_examples=MANY or 20,
+    max_examples=MANY or 10,
     derandomize=not MANY,
     database=None,
     deadline=None,
@@ -473,7 +473,7 @@ def harmless(path, run: str):
     assert [b for b in before if b is not None] == [a for a, b in zip(after, before, strict=True) if b is not None]
 
 
-@settings(max_examples=MANY or 8)
+@settings(max_examples=MANY or 4)
 @given(data=st.data())
 def test_syncing_with_mlflow_stores(data, stored, tmp_path_factory, capfd):
     project, config, good, run = stored

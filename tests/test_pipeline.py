@@ -281,6 +281,7 @@ def test_a_clone_on_another_machine_pulls_what_has_been_pushed_and_runs_nothing_
     assert contents(clone, "runs") == contents(project, "runs")
 
 
+@pytest.mark.long
 def test_weights_are_fetched_by_the_name_of_their_run_from_a_clone(project, remote, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     clone, name, path = tmp_path / "clone", NAMES[0], f"runs/{NAMES[0]}/train/model.safetensors"

@@ -56,6 +56,7 @@ def pages(site):
     return {path.resolve(): Page(path) for path in site.rglob("*.html")}
 
 
+@pytest.mark.long
 def test_every_page_of_the_documentation_is_in_the_site(site, pages):
     for page in PAGES:
         assert (site / page.relative_to(ROOT)).with_suffix(".html").resolve() in pages
@@ -64,6 +65,7 @@ def test_every_page_of_the_documentation_is_in_the_site(site, pages):
     assert urlsplit(pages[(site / "index.html").resolve()].links[0]).path == "docs/index.html"
 
 
+@pytest.mark.long
 def test_every_link_leads_to_a_place_that_is_there(site, pages):
     broken = []
     for path, page in pages.items():
@@ -80,18 +82,21 @@ def test_every_link_leads_to_a_place_that_is_there(site, pages):
     assert broken == []
 
 
+@pytest.mark.long
 def test_no_page_asks_another_host_for_anything(site, pages):
     assert [load for page in pages.values() for load in page.loads if load.startswith((*EXTERNAL, "//"))] == []
     for style in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", style.read_text(encoding="utf-8")), style
 
 
+@pytest.mark.long
 def test_every_displayed_formula_is_mathml(site, pages):
     for name in base.names():
         written = (ROOT / f"docs/models/{name}.md").read_text().count("```math")
         assert pages[(site / f"docs/models/{name}.html").resolve()].formulas == written > 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set VISAGE_CHROMIUM to try the site in one")
 def test_pages_fit_a_phone_and_load_nothing_from_elsewhere(site):
     sync_api = pytest.importorskip("playwright.sync_api")

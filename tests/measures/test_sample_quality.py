@@ -294,6 +294,7 @@ def inception(tmp_path_factory):
     return extractor, path
 
 
+@pytest.mark.long
 def test_inception_measures_are_those_of_its_features(inception):
     extractor, path = inception
     images = make_images(4, seed=0)

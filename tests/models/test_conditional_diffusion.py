@@ -380,6 +380,7 @@ def test_the_loss_of_a_residual_is_1_while_the_network_adds_nothing():
     assert asked[0][0].shape == (1000, 6, 16, 16)
 
 
+@pytest.mark.long
 def test_a_filter_alone_draws_images_around_the_regression_on_their_attributes():
     g = generator(4)
     y = torch.randint(0, 2, (1200, 3), generator=g).float()

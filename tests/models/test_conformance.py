@@ -151,6 +151,7 @@ def test_file_names_its_paper_and_its_settings_have_no_defaults(recipe, run_conf
         assert field.default is dataclasses.MISSING, f"{field.name}: params.yaml is the place for values"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_builds_at_every_size_and_scale(recipe, run_config):
     for size in (32, 64, 128):
@@ -565,8 +566,16 @@ def answers(model, batch):
     return {capability: question() for capability, question in ask.items() if can(model, capability)}
 
 
-def test_training_stays_on_its_device_and_never_waits_for_it(config, recipe, batch, monkeypatch):
-    for changes in ({}, *VARIANTS.get(recipe, ())):
+@pytest.fixture(params=["shipped", pytest.param("changed", marks=pytest.mark.long)])
+def ways(request, recipe):
+    """The settings to change: none, or each of the ways in `VARIANTS`."""
+    if request.param == "shipped":
+        return [{}]
+    return VARIANTS.get(recipe) or pytest.skip("its settings lead nowhere else")
+
+
+def test_training_stays_on_its_device_and_never_waits_for_it(config, ways, batch, monkeypatch):
+    for changes in ways:
         model, there = on_the_other_device(config, changes, batch)
         with no_autocast(monkeypatch):
             with NothingMixed(copies=True):
@@ -581,8 +590,8 @@ def test_training_stays_on_its_device_and_never_waits_for_it(config, recipe, bat
 
 
 @pytest.mark.usefixtures("quick")
-def test_all_questions_are_answered_on_the_device_of_the_model(config, recipe, batch, monkeypatch):
-    for changes in ({}, *VARIANTS.get(recipe, ())):
+def test_all_questions_are_answered_on_the_device_of_the_model(config, ways, batch, monkeypatch):
+    for changes in ways:
         model, there = on_the_other_device(config, changes, batch)
         with no_autocast(monkeypatch), NothingMixed(copies=True), torch.no_grad():
             found = answers(model.eval(), there)

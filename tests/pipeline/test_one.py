@@ -181,6 +181,7 @@ def wait_for(project, note):
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_two_at_once_in_one_clone_prepare_it_once_and_train_at_the_same_time(project, monkeypatch):
     monkeypatch.setenv("STEPS", "30")
     both = [begin(project, name) for name in ("a-0", "b-0")]
@@ -288,6 +289,7 @@ def test_told_to_stop_a_training_saves_and_the_next_attempt_continues(prepared, 
     assert notes(prepared).count((f"step-{steps}", "train@a-0")) == 1
 
 
+@pytest.mark.long
 def test_a_training_whose_task_is_killed_saves_and_ends_too(prepared, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
     (prepared / "saves-on").touch()
@@ -322,6 +324,7 @@ def test_a_second_signal_ends_a_training_that_does_not_end_by_itself(prepared, m
     assert ("saved", "train@a-0") not in notes(prepared)
 
 
+@pytest.mark.long
 def test_the_same_run_twice_at_once_is_trained_once(prepared):
     first = begin(prepared, "a-0")
     wait_for(prepared, ("start", "train@a-0"))

@@ -1,5 +1,6 @@
 """The runner on a real DVC project of small stages."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,8 +56,15 @@ def dvc(project, *words):
     subprocess.run([sys.executable, "-m", "dvc", *words], cwd=project, check=True, capture_output=True)
 
 
+@pytest.fixture(scope="module")
+def initialized(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("initialized")
+    dvc(folder, "init", "--no-scm", "--quiet")
+    return folder
+
+
 @pytest.fixture
-def make(tmp_path, monkeypatch):
+def make(tmp_path, monkeypatch, initialized):
     monkeypatch.setenv("TIMES", str(tmp_path / "times.txt"))
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
@@ -65,8 +73,7 @@ def make(tmp_path, monkeypatch):
     monkeypatch.setenv("SECONDS", "0")
 
     def project(name="project"):
-        folder = tmp_path / name
-        folder.mkdir()
+        folder = shutil.copytree(initialized, tmp_path / name)
         (folder / "stage.py").write_text(STAGE)
         stages = {
             stage: {
@@ -78,7 +85,6 @@ def make(tmp_path, monkeypatch):
         }
         with (folder / "dvc.yaml").open("w") as file:
             YAML().dump({"stages": stages}, file)
-        dvc(folder, "init", "--no-scm", "--quiet")
         return folder
 
     return project
@@ -119,6 +125,7 @@ def lock(project):
     return YAML(typ="safe").load(project / "dvc.lock")
 
 
+@pytest.mark.long
 def test_what_can_run_at_once_does_and_dvc_agrees_that_all_is_done(make, monkeypatch):
     project = make()
     monkeypatch.setenv("SECONDS", "1")
@@ -131,12 +138,17 @@ def test_what_can_run_at_once_does_and_dvc_agrees_that_all_is_done(make, monkeyp
     (project.parent / "times.txt").unlink()
     dvc(project, "repro")
     assert times(project) == []
-    serial = make("serial")
-    monkeypatch.setenv("SECONDS", "0")
+
+
+@pytest.mark.long
+def test_dvc_s_own_repro_leaves_the_same_lock(make):
+    project, serial = make(), make("serial")
+    assert go(project)[0] == 0
     dvc(serial, "repro")
     assert lock(serial) == lock(project)
 
 
+@pytest.mark.long
 def test_only_what_is_out_of_date_runs(make):
     project = make()
     assert go(project)[0] == 0
@@ -185,6 +197,7 @@ def test_a_signal_ends_the_stages_gently_and_what_was_done_is_kept(make, how):
     assert "data" in lock(project)["stages"]
 
 
+@pytest.mark.long
 def test_stages_that_outlive_a_killed_runner_are_waited_for_and_not_run_again(make):
     project = make()
     (project / "hold").touch()

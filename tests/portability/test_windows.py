@@ -62,11 +62,13 @@ def trained(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 def test_a_training_runs_and_tells_its_memory(trained):
     cost = read_json(trained / "runs" / AUTOENCODER.name / "cost" / "train.json")
     assert cost["footprint"]["peak_memory_mb"] == 123
 
 
+@pytest.mark.long
 def test_a_training_logs_to_mlflow_in_its_own_process(trained):
     with sqlite3.connect(trained / "mlflow.db") as db:
         ((status,),) = db.execute("select status from runs").fetchall()

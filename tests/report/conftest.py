@@ -8,11 +8,14 @@ from visage.report.page import build_report
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory) -> Path:
+def project(once) -> Path:
     """Finished runs of four recipes, two sizes and, once, two seeds, and their report; read only."""
-    root = fake_runs.project(tmp_path_factory.mktemp("project"))
-    build_report(fake_runs.NAMES, root, root / "report")
-    return root
+
+    def fill(root: Path) -> None:
+        fake_runs.project(root)
+        build_report(fake_runs.NAMES, root, root / "report")
+
+    return once("reported", fill)
 
 
 @pytest.fixture

@@ -440,6 +440,7 @@ def test_plots_are_pictures(project):
         assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.long
 def test_same_files_give_the_same_report(small):
     for out in ("first", "second"):
         build_report(["dcgan-16-0"], small, small / out)

@@ -88,6 +88,7 @@ def server(database, tmp_path_factory):
         process.wait()
 
 
+@pytest.mark.long
 def test_nothing_is_lost_when_many_log_at_once(tracking, server, run_config, tmp_path, capfd):
     from mlflow import MlflowClient
 

@@ -301,6 +301,7 @@ def test_a_process_that_is_killed_is_replaced_and_nothing_is_missing_or_doubled(
     assert curve(runs, run, "train/loss") == [(step, float(step)) for step in range(1, 100)]
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_again_and_again_costs_one_warning(runs, root, configs, capfd, monkeypatch):
     monkeypatch.setattr(client, "ATTEMPTS", 1)
     tracker = opened(root, configs[8])

@@ -32,12 +32,16 @@ COUPLED = {
 """Settings under which three steps of eight images lead through everything that couples the images of a batch."""
 
 
+EACH = [recipe if recipe in COUPLED else pytest.param(recipe, marks=pytest.mark.long) for recipe in RECIPES]
+
+
 @pytest.fixture(scope="module")
-def two_ranks(run_config, images, tmp_path_factory):
+def two_ranks(request, run_config, images, tmp_path_factory):
     """The folder with all that `two_ranks.py` has trained; starting processes takes seconds, so there is one pair."""
     folder = tmp_path_factory.mktemp("ranks")
     np.save(folder / "images.npy", images[:64])
-    for recipe in RECIPES:
+    asked = {item.callspec.params.get("recipe") for item in request.session.items if hasattr(item, "callspec")}
+    for recipe in asked.intersection(RECIPES):
         config = run_config(recipe, 32 if recipe in LARGE else 16)
         small = {name: 8 for name in config.settings if name in {"width", "judge_width"}}
         without_dropout = {name: 0.0 for name in config.settings if name.endswith("dropout")}
@@ -55,7 +59,7 @@ def found(two_ranks):
     return [torch.load(two_ranks / f"{name}.pt") for name in ("alone", "rank_0", "rank_1")]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EACH)
 def test_two_ranks_train_as_one_process_does(recipe, found):
     weights, row = found[0][recipe]
     for rank in found[1:]:
@@ -67,7 +71,7 @@ def test_two_ranks_train_as_one_process_does(recipe, found):
         assert set(shared_row) == set(row)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EACH)
 def test_ranks_hold_the_same_weights_and_resume_bit_for_bit(recipe, found):
     weights, row = found[1][recipe]["whole"]
     for again in (found[2][recipe]["whole"], *(rank[recipe]["resumed"] for rank in found[1:])):

@@ -36,9 +36,12 @@ EXTERNAL = {"grey": make_images(10, 9, SIZE) // 2}
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory, run_config):
-    """The root of a project: vae-16-0 is trained and evaluated, the others have the weights of the beginning."""
-    root = tmp_path_factory.mktemp("project")
+def project(once, run_config):
+    """The root of a project: vae-32-0 is trained and evaluated, the others have the weights of the beginning."""
+    return once("used", lambda root: _fill(root, run_config))
+
+
+def _fill(root, run_config):
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, root)
     data = root / "data"
@@ -62,7 +65,6 @@ def project(tmp_path_factory, run_config):
         evaluate_run(config, card, SETTINGS, CPU, "tests", root)
     for recipe in UNTRAINED:
         _write_untrained(root, run_config(recipe, SIZE))
-    return root
 
 
 def _write_untrained(root, config):

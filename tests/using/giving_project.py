@@ -68,17 +68,17 @@ def visage(*words, cwd, **environment):
 
 
 @pytest.fixture(scope="session")
-def giving(tmp_path_factory):
+def giving(once):
     """The project; read only."""
-    root = tmp_path_factory.mktemp("giving")
-    write_project(root)
-    return root
+    return once("giving", write_project)
 
 
 @pytest.fixture(scope="session")
-def exported(giving, tmp_path_factory):
+def exported(giving, once):
     """The VAE, exported by the command; read only."""
-    folder = tmp_path_factory.mktemp("exported") / "vae"
-    done = visage("export", "vae-16", "-o", folder, cwd=giving)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
-    return folder
+
+    def fill(root):
+        done = visage("export", "vae-16", "-o", root / "vae", cwd=giving)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{root / 'vae'}\n", "")
+
+    return once("exported", fill) / "vae"

@@ -75,6 +75,7 @@ def changes(page, selector, act):
     )
 
 
+@pytest.mark.long
 def test_people_try_the_model_in_a_browser_that_leaves_this_machine_alone(exported, served, page, tmp_path):
     address, _ = served
     photo, text = tmp_path / "me.png", tmp_path / "photo.jpg"
@@ -116,6 +117,7 @@ def test_people_try_the_model_in_a_browser_that_leaves_this_machine_alone(export
     assert page.errors == []
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_named(exported):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -93,6 +93,7 @@ def test_what_learnt_from_celeba_carries_its_terms(tmp_path):
     assert "No reconstructions: a GAN without an encoder cannot reconstruct." in text
 
 
+@pytest.mark.long
 def test_programs_compute_what_the_model_does_for_any_number_of_rows(programmed):
     about, folder = programmed
     assert [program.file for program in about.programs] == ["decode.pt2", "decode.onnx"]
