@@ -44,7 +44,7 @@ test-cluster: $(filter .uv/bin/uv,$(UV)) ## tests on a small Ray cluster, and on
 	$(UV) run --locked --extra ray pytest tests/pipeline -m cluster
 
 test-fuzz: install ## 2,000 damaged or made-up inputs of each kind: params, annotations, images, archives, records, checkpoints
-	VISAGE_FUZZ=2000 $(UV) run --locked pytest -n 2 tests/test_fuzz.py
+	VISAGE_FUZZ=2000 $(UV) run --locked pytest -n 2 -m "not cluster" tests/test_fuzz.py
 
 test-kills: install ## kill the pipeline 100 times, and compare what it makes with an undisturbed run; takes an hour
 	$(UV) run --locked python -m tests.kills

@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items):
-    """The pipeline takes longest of all files: it starts first, so that no core waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """The files that take longest start first, so that no core waits for them at the end."""
+    first = ["test_pipeline.py", "test_report_browser.py"]
+    items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
 
 
 @pytest.fixture(autouse=True)

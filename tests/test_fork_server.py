@@ -139,7 +139,7 @@ def is_alive(pid):
         ("tell", "one", "two words"),
         pytest.param(("ends", "0"), marks=pytest.mark.long),
         ("ends", "3"),
-        ("fails",),
+        pytest.param(("fails",), marks=pytest.mark.long),
         ("killed", str(int(signal.SIGKILL))),
         pytest.param(("killed", str(int(signal.SIGTERM))), marks=pytest.mark.long),
     ],

@@ -1,7 +1,7 @@
 """Inputs that nobody thought of: each one is taken, or refused by an error that names it. Nothing else may happen.
 
 pytest tests/test_fuzz.py                       a few of each kind, the same every time
-VISAGE_FUZZ=2000 pytest tests/test_fuzz.py      `make test-fuzz`: so many of each kind, other ones every time
+VISAGE_FUZZ=2000 pytest -m "" tests/test_fuzz.py    `make test-fuzz`: so many of each kind, other ones every time
 """
 
 import contextlib
@@ -473,6 +473,7 @@ def harmless(path, run: str):
     assert [b for b in before if b is not None] == [a for a, b in zip(after, before, strict=True) if b is not None]
 
 
+@pytest.mark.long
 @settings(max_examples=MANY or 4)
 @given(data=st.data())
 def test_syncing_with_mlflow_stores(data, stored, tmp_path_factory, capfd):
@@ -487,6 +488,7 @@ def test_syncing_with_mlflow_stores(data, stored, tmp_path_factory, capfd):
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.long
 @settings(max_examples=MANY // 10 or 1)
 @given(data=st.data())
 def test_logging_to_mlflow_stores(data, stored, tmp_path_factory, capfd):

@@ -305,7 +305,7 @@ def test_missing_keys_and_files_are_named(raw, configure, tmp_path):
 # --- From a recipe to a run
 
 
-@pytest.mark.parametrize("scale", ["demo", "full"])
+@pytest.mark.parametrize("scale", ["demo", pytest.param("full", marks=pytest.mark.long)])
 def test_every_shipped_recipe_is_valid_at_every_size(raw, resolve, scale):
     raw |= {"scale": scale, "runs": [f"{recipe}-{size}" for recipe in raw["recipes"] for size in (32, 64)]}
     assert {run.label for run in resolve(raw).values()} == set(raw["runs"])

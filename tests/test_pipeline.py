@@ -320,6 +320,7 @@ def test_a_missing_gpu_is_said_before_anything_runs(project, capsys):
     call(project, "git", "checkout", "-q", "params.yaml")
 
 
+@pytest.mark.long
 def test_an_unreachable_mlflow_server_stops_a_training_before_it_begins(project):
     environment = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "PYTHONPATH": "src"}
     environment.pop("VISAGE_TRACKING", None)

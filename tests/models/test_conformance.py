@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 RECIPES = sorted(params.load(ROOT / "params.yaml").recipes)
 LARGE = {"cyclegan", "vae_128"}
 """Recipes that cannot do images of 16 pixels."""
-MORE = {"beta_vae", "vae_mse", "wgan_gp"}
+MORE = {"beta_vae", "vae_mse", "vae_128", "wgan_gp"}
 """Recipes of a model that another recipe shows already; what else their settings lead to stands in `VARIANTS`."""
 
 

@@ -204,6 +204,7 @@ def test_two_at_once_in_one_clone_prepare_it_once_and_train_at_the_same_time(pro
     assert notes(project) == []
 
 
+@pytest.mark.long
 def test_a_clone_is_prepared_again_when_what_it_was_prepared_from_changes_or_what_was_made_is_gone(prepared):
     project = prepared
     assert is_prepared(project)
@@ -235,6 +236,7 @@ def test_the_digest_is_that_of_parameters_and_code(project):
         assert digest(project) != before, name
 
 
+@pytest.mark.long
 def test_a_failing_stage_is_one_line_and_the_next_attempt_goes_on_from_there(project):
     for failing, stage in (("reference", "reference"), ("a-0", "train@a-0")):
         (project / f"{failing}.fails").touch()
@@ -262,13 +264,8 @@ def everyone(process):
     return [one, *one.children(recursive=True)]
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        pytest.param(lambda process: [process], id="itself"),
-        pytest.param(everyone, id="everyone", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("told", [lambda process: [process], everyone], ids=["itself", "everyone"])
 def test_told_to_stop_a_training_saves_and_the_next_attempt_continues(prepared, told, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
     process = begin(prepared, "a-0")

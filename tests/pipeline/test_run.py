@@ -164,6 +164,7 @@ def test_only_what_is_out_of_date_runs(make):
     assert {stage for _, _, stage in times(project)} == {"train-1"}  # its output is as before
 
 
+@pytest.mark.long
 def test_a_failed_stage_stops_only_what_needs_it(make):
     project = make()
     (project / "train-1.fails").touch()

@@ -70,6 +70,7 @@ def shown(page):
     return set(heads.evaluate_all("all => all.map(th => th.dataset.key)"))
 
 
+@pytest.mark.long
 def test_groups_of_columns_are_switched(visit):
     page = visit()
     headline = {column.key for column in COLUMNS if column.headline}
@@ -92,7 +93,7 @@ def test_groups_of_columns_are_switched(visit):
     assert page.locator("#size-16 tr.group th").first.evaluate("th => th.colSpan") == 1 + len(headline)
 
 
-@pytest.mark.parametrize("how", ["click", "Enter", "tap"])
+@pytest.mark.parametrize("how", ["click", *(pytest.param(how, marks=pytest.mark.long) for how in ("Enter", "tap"))])
 def test_a_number_opens_its_protocol(visit, how):
     page = visit(390 if how == "tap" else 1400, has_touch=how == "tap")
     number = page.locator('#size-16 [data-number="beta_vae-16|recon_mse"]')
@@ -116,6 +117,7 @@ def test_a_number_opens_its_protocol(visit, how):
     assert number.evaluate("button => button === document.activeElement")
 
 
+@pytest.mark.long
 def test_a_figure_without_a_model_has_its_protocol(visit):
     page = visit()
     page.locator('#size-16 [data-number="No model, 16 × 16 pixels|fd_attr128_floor"]').click()
@@ -136,6 +138,7 @@ def test_the_protocol_of_a_dash_and_of_several_seeds(visit):
     assert text.index("Seed 0") < text.index("vae-16-0") < text.index("Seed 1") < text.index("vae-16-1")
 
 
+@pytest.mark.long
 def test_a_link_opens_the_run(visit):
     page = visit()
     run = page.locator("#run-dcgan-16")
@@ -148,7 +151,7 @@ def test_a_link_opens_the_run(visit):
     assert page.locator("#enlarged .cut").bounding_box()["width"] == pytest.approx(3 * small)
 
 
-@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("width", [390, pytest.param(1400, marks=pytest.mark.long)])
 def test_nothing_is_wider_than_the_screen(visit, width):
     page = visit(width)
     page.locator("#size-16 [data-view=all]").click()
@@ -159,12 +162,14 @@ def test_nothing_is_wider_than_the_screen(visit, width):
         assert box.evaluate("box => box.scrollWidth > box.clientWidth")
 
 
+@pytest.mark.long
 def test_the_theme_follows_the_system(visit):
     background = "getComputedStyle(document.body).backgroundColor"
     light, dark = (visit(scheme=scheme).evaluate(background) for scheme in ("light", "dark"))
     assert sum(int(x) for x in light[4:-1].split(",")) > 600 > 150 > sum(int(x) for x in dark[4:-1].split(","))
 
 
+@pytest.mark.long
 def test_pictures_are_shown_again_and_enlarged(visit):
     page = visit()
     first = page.locator("#run-vae-16 .shot img").last

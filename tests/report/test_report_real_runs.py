@@ -18,6 +18,7 @@ from visage.results import Results, read
 from visage.train_run import train_run
 from visage.weights import load_weights, save_weights
 
+pytestmark = pytest.mark.long  # the page of made-up results is tested in test_report_page.py
 BROKEN = replace(AUTOENCODER, name="broken-16-0", recipe="broken")
 DDPM = replace(
     LATENT_DIFFUSION,

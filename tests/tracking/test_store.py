@@ -214,9 +214,8 @@ def test_an_experiment_that_was_deleted_in_the_page_is_used_again(tmp_path, trac
     assert again.client.get_experiment(again.experiment_id).lifecycle_stage == "active"
 
 
-@pytest.mark.parametrize(
-    "kept", [pytest.param(True, id="copied", marks=pytest.mark.long), pytest.param(False, id="moved")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kept", [True, False], ids=["copied", "moved"])
 def test_a_project_in_another_place_keeps_its_files_there(tmp_path, tracking, kept):
     old, new = tmp_path / "old", tmp_path / "new place"
     old.mkdir()

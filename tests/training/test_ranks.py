@@ -32,16 +32,12 @@ COUPLED = {
 """Settings under which three steps of eight images lead through everything that couples the images of a batch."""
 
 
-EACH = [recipe if recipe in COUPLED else pytest.param(recipe, marks=pytest.mark.long) for recipe in RECIPES]
-
-
 @pytest.fixture(scope="module")
-def two_ranks(request, run_config, images, tmp_path_factory):
+def two_ranks(run_config, images, tmp_path_factory):
     """The folder with all that `two_ranks.py` has trained; starting processes takes seconds, so there is one pair."""
     folder = tmp_path_factory.mktemp("ranks")
     np.save(folder / "images.npy", images[:64])
-    asked = {item.callspec.params.get("recipe") for item in request.session.items if hasattr(item, "callspec")}
-    for recipe in asked.intersection(RECIPES):
+    for recipe in RECIPES:
         config = run_config(recipe, 32 if recipe in LARGE else 16)
         small = {name: 8 for name in config.settings if name in {"width", "judge_width"}}
         without_dropout = {name: 0.0 for name in config.settings if name.endswith("dropout")}
@@ -59,7 +55,8 @@ def found(two_ranks):
     return [torch.load(two_ranks / f"{name}.pt") for name in ("alone", "rank_0", "rank_1")]
 
 
-@pytest.mark.parametrize("recipe", EACH)
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_two_ranks_train_as_one_process_does(recipe, found):
     weights, row = found[0][recipe]
     for rank in found[1:]:
@@ -71,7 +68,8 @@ def test_two_ranks_train_as_one_process_does(recipe, found):
         assert set(shared_row) == set(row)
 
 
-@pytest.mark.parametrize("recipe", EACH)
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_ranks_hold_the_same_weights_and_resume_bit_for_bit(recipe, found):
     weights, row = found[1][recipe]["whole"]
     for again in (found[2][recipe]["whole"], *(rank[recipe]["resumed"] for rank in found[1:])):
@@ -85,6 +83,7 @@ def outputs(root):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_a_signal_to_one_rank_ends_both_after_the_same_step_and_nothing_is_lost(two_ranks, found):
     for rank in found[1:]:
         assert rank["ends"] == ["KeyboardInterrupt()", "SystemExit(143)"]
@@ -109,6 +108,7 @@ def assert_same_training(one, other):
         assert descriptions[0] == descriptions[1]
 
 
+@pytest.mark.long
 def test_a_run_with_a_first_stage_is_that_of_one_process(two_ranks):
     assert_same_training(two_ranks / "run_alone", two_ranks / "run_whole")
 
@@ -163,6 +163,7 @@ def test_a_rank_that_fails_takes_the_first_with_it(tmp_path):
     assert_ends(int((tmp_path / "rank_1").read_text()))
 
 
+@pytest.mark.long
 def test_a_first_rank_that_is_killed_takes_the_others_with_it(two_ranks):
     assert "error" not in (two_ranks / "output").read_text()
     assert_ends(int((two_ranks / "process_1").read_text()))

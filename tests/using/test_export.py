@@ -107,6 +107,7 @@ def test_programs_compute_what_the_model_does_for_any_number_of_rows(programmed)
         torch.testing.assert_close(found, model.decode(z), atol=1e-5, rtol=0)
 
 
+@pytest.mark.long
 def test_onnx_inputs_have_names(programmed):
     import onnxruntime
 
@@ -132,6 +133,7 @@ def test_every_function_of_a_model_becomes_a_program(giving, tmp_path):
     assert not [file for file in (tmp_path / "out").iterdir() if tells_where_it_was_made(file)]
 
 
+@pytest.mark.long
 def test_an_export_replaces_an_earlier_one_and_nothing_else(giving, programmed, tmp_path):
     folder = shutil.copytree(programmed[1], tmp_path / "out")
     export(str(giving / "runs" / DCGAN.name), folder)
