@@ -2,6 +2,7 @@ import os
 
 os.environ["VISAGE_TRACKING"] = "off"  # tests that want MLflow switch it on for their own store
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start: the workers use all cores
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same files
 
 import functools

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.pipeline import test_run
-from tests.pipeline.test_run import make  # noqa: F401 (a fixture)
+from tests.pipeline.test_run import initialized, make  # noqa: F401 (fixtures)
 from tests.small_data import write_processed
 from tests.small_runs import AUTOENCODER, CARD, RUNTIME, faces
 from visage.config import ReportConfig
