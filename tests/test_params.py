@@ -512,11 +512,11 @@ def test_sets_of_other_images_are_named_and_settled(raw, configure, tmp_path, so
 @pytest.mark.parametrize(
     ("key", "value", "changed"),
     [
-        ("attribute_network.kimg", 0.5, {"attribute_network.json"}),
-        ("evaluate.derived_images", 7, {"evaluate.json"}),
+        pytest.param("attribute_network.kimg", 0.5, {"attribute_network.json"}, marks=pytest.mark.long),
+        pytest.param("evaluate.derived_images", 7, {"evaluate.json"}, marks=pytest.mark.long),
         ("seeds", [0, 1], {"report.json", "vae-32-1.json"}),
         ("model.beta", 0.5, set()),
-        ("data.celeba.mirrors", ["http://localhost"], set()),
+        pytest.param("data.celeba.mirrors", ["http://localhost"], set(), marks=pytest.mark.long),
         (
             "ood",
             [{"source": "auto"}, {"source": "svhn"}],

@@ -251,6 +251,7 @@ def contents(project: Path, folder: str) -> dict[str, bytes]:
     return {str(path.relative_to(project)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.long
 def test_a_clone_with_the_same_cache_runs_nothing_again(project, tmp_path):
     """As on the nodes of a cluster, each of which has a clone of its own, and which share a folder for the cache."""
     clone = elsewhere(project, tmp_path / "clone")

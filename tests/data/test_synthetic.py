@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_two_processes_write_the_same_bytes(folder, tmp_path):
     draw_dataset(tmp_path, images=60, images_per_identity=3, seed=5, workers=2, progress=False)
     assert contents(tmp_path) == contents(folder)

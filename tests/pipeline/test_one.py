@@ -307,6 +307,7 @@ def test_a_training_whose_task_is_killed_saves_and_ends_too(prepared, monkeypatc
     assert f"step-{steps}" in whats
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_a_training_that_does_not_end_by_itself(prepared, monkeypatch):
     monkeypatch.setenv("STEPS", "100000")
     process = begin(prepared, "a-0")

@@ -183,6 +183,7 @@ def test_pictures_are_shown_again_and_enlarged(visit):
     assert not enlarged.is_visible()
 
 
+@pytest.mark.long
 def test_pictures_load_when_they_are_looked_at_and_show_one_face_each(visit):
     page = visit()
     face = page.locator("#run-beta_vae-16 .cut").nth(5)
@@ -198,6 +199,7 @@ def test_pictures_load_when_they_are_looked_at_and_show_one_face_each(visit):
     assert strip[0] * box["height"] / strip[1] == pytest.approx(16 * box["width"], rel=0.01)
 
 
+@pytest.mark.long
 def test_the_page_without_its_folder_says_what_is_missing(visit, project, tmp_path):
     shutil.copy(project / "report/index.html", tmp_path)
     page = visit(folder=tmp_path, missing=True)

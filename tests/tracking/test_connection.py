@@ -72,6 +72,7 @@ def test_a_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch):
     assert list((tmp_path / "theirs").iterdir()) == []
 
 
+@pytest.mark.long
 def test_what_decides_where_and_how_it_is_logged_decides_which_process_logs(tmp_path, monkeypatch):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -160,6 +161,7 @@ def test_a_stage_that_comes_in_the_last_moment_is_served(folder):
     assert not path.exists()
 
 
+@pytest.mark.long
 def test_it_ends_when_its_socket_was_deleted_but_serves_who_is_there(folder):
     with serving(folder, 60) as (path, thread):
         visitor = reach(path)

@@ -189,6 +189,7 @@ def test_a_store_that_mlflow_cannot_use_is_one_line(served, tmp_path, uri, words
     assert path.read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_kill_while_the_tables_are_made_leaves_a_store_that_can_be_made(tmp_path, tracking):
     (tmp_path / "made").mkdir()
     (tmp_path / "home").mkdir()

@@ -94,6 +94,7 @@ def test_an_evaluation_deletes_it_once_it_is_recorded_and_not_before(tmp_path, c
         assert kept.is_dir() == there
 
 
+@pytest.mark.long
 def test_two_that_train_the_same_run_train_it_once(tmp_path, monkeypatch, capsys):
     """As two experiments do that share a run; each has a working copy of its own, and the scratch folder is shared."""
     copies = [tmp_path / "one", tmp_path / "two"]

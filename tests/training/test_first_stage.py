@@ -69,6 +69,7 @@ def test_another_second_stage_does_not_train_the_first_again(train, tmp_path):
     assert read(out(tmp_path) / "run.json", Training).key == slower.key(CARD)
 
 
+@pytest.mark.long
 def test_another_first_stage_or_other_data_train_both_again(train):
     train(LATENT_DIFFUSION)
     weaker = replace(AUTOENCODER, settings=AUTOENCODER.settings | {"kl_weight": 0.01})

@@ -210,6 +210,7 @@ def test_a_full_disk_is_one_line(refused, tmp_path, monkeypatch):
     assert "free some space" in refused("sample", VAE, "-n", 2, "-o", tmp_path / "grid.png")
 
 
+@pytest.mark.long
 def test_walks_and_trainings_as_films(visage, refused, photo, tmp_path):
     one, two = photo("one.png"), photo("two.png", seed=1)
     assert visage("interpolate", VAE, one, two, "--frames", 6, "-o", tmp_path / "walk.gif")[0] == 0
