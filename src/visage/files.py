@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import psutil
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from visage.errors import UserError
@@ -29,9 +30,14 @@ class Strict:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well it takes `path`'s name, otherwise it is removed.
 
-    The temporary name keeps the suffix (matplotlib and numpy choose a format by it).
+    The temporary name keeps the suffix (matplotlib and numpy choose a format by it). What a killed process has left of
+    an earlier attempt is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
+        owner = abandoned.name.removeprefix(f".{path.stem}.").partition(".")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            abandoned.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary

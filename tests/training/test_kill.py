@@ -48,6 +48,9 @@ def test_kill_and_resume_gives_the_same_bytes(tmp_path, capsys):
     finished("whole")
     killed("autoencoder", 7)
     assert "autoencoder-16-0: continuing at step 6" in killed("latent_diffusion", 5)
+    (samples,) = (tmp_path / "killed").glob(".scratch/latent_diffusion-*/samples")
+    # as a kill leaves it; process 1 lives, as another one may that has the number later
+    (samples / ".0000000.1.tmp.png").write_bytes(b"half of a picture")
     text = finished("killed")
     assert "latent_diffusion-16-0: continuing at step 4" in text
     assert "autoencoder-16-0: " not in text  # finished by the attempt before

@@ -48,7 +48,8 @@ def write_outputs(
     write_csv(folder / "history.csv", outcome.log.history, ["step", "kimg", "lr"])
     write_csv(folder / "validation.csv", outcome.log.validation, ["step", "kimg", "bits_per_dim"])
     if (samples / "samples").is_dir():
-        shutil.copytree(samples / "samples", folder / "samples")
+        unfinished = shutil.ignore_patterns(".*")  # of a process that was killed while it wrote
+        shutil.copytree(samples / "samples", folder / "samples", ignore=unfinished)
 
 
 def _description(config: RunConfig, key: str, training: Training, outcome: Outcome) -> results.Training:

@@ -60,7 +60,8 @@ img { image-rendering: pixelated; }
 #sliders, #attributes { padding: 0; }
 #attributes { max-height: 430px; overflow-y: auto; }
 #explore .head { align-items: center; }
-#explore .head label { white-space: nowrap; font-size: .8rem; min-width: 0; overflow: hidden; }
+#explore .head label,
+#explore .head label span { white-space: nowrap; font-size: .76rem; min-width: 0; overflow: hidden; }
 #explore .head input { width: 3.2em; padding: 2px 4px; }
 #explore .min_value, #explore .max_value { display: none; }
 @media (max-width: 640px) {
