@@ -473,7 +473,6 @@ def harmless(path, run: str):
     assert [b for b in before if b is not None] == [a for a, b in zip(after, before, strict=True) if b is not None]
 
 
-@pytest.mark.long
 @settings(max_examples=MANY or 4)
 @given(data=st.data())
 def test_syncing_with_mlflow_stores(data, stored, tmp_path_factory, capfd):
