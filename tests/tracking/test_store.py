@@ -175,7 +175,7 @@ def test_make_ui_names_the_page_of_a_server(monkeypatch, capsys):
     ],
 )
 def test_a_store_that_mlflow_cannot_use_is_one_line(served, tmp_path, uri, words):
-    """A database of another version, a driver that is missing, a server that nobody knows; and nothing is changed."""
+    """A database of another version, drivers that are missing; and nothing in the file is changed."""
     path = tmp_path / "mlflow.db"
     Store(tmp_path, "faces")
     with contextlib.closing(sqlite3.connect(path)) as store, store:

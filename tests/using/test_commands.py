@@ -97,6 +97,7 @@ def test_a_folder_of_samples_is_continued(visage, refused, project, tmp_path):
     assert visage("sample", VAE, "-n", 300, "--folder", folder)[0] == 0
     again = {path.name: path.read_bytes() for path in folder.glob("*.png")}
     assert len(again) == 300
+    assert {path.name for path in folder.iterdir()} == {*again, "samples.json"}
     assert {name: again[name] for name in first} == first
     pixels = np.asarray(Image.open(folder / "000299.png"))
     np.testing.assert_array_equal(pixels, package.load(project / "runs" / f"{VAE}-0", device="cpu").sample(300)[299])
