@@ -33,7 +33,7 @@ from visage.training.loop import Training, run
 from visage.training.outputs import build_model, load_trained, save_samples, write_outputs
 from visage.training.ranks import told
 
-VALIDATION_IMAGES = 512
+VALIDATION_IMAGES = 256
 COUNTED_IMAGES = 4
 """The images of which operations are counted: few, so that this takes less memory than the training did."""
 FIRST_STAGE = "first_stage"

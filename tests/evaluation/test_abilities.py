@@ -10,6 +10,7 @@ from PIL import Image
 from tests.small_data import SETTINGS, SPLITS, write_data
 from tests.small_models import Brighter, Laborious, Versatile
 from visage.evaluation.evaluate import evaluate
+from visage.measures.denoising import LEVELS
 from visage.measures.table import SETS
 from visage.results import PerImage
 
@@ -45,7 +46,17 @@ def test_errors_of_hidden_pixels_and_of_cycles(versatile, labels):
         assert versatile.find(name).value == pytest.approx((4 / 255) ** 2, rel=1e-3)
         assert versatile.find(name).n == ((labels[:, 2] == smiling) & (labels[:, 0] == 0)).sum()
     assert versatile.results.galleries[0].measure == "masked_mse"
-    assert versatile.per_image.values.keys() == {"masked_mse"}  # cycles are of some faces alone
+    assert versatile.per_image.values.keys() == {"masked_mse", *LEVELS}  # cycles are of some faces alone
+
+
+def test_errors_after_noise_was_removed(versatile, images):
+    """The model's guess is one grey for each level of noise."""
+    shown = images[versatile.per_image.rows["test"]] / 255
+    for metric, sigma in LEVELS.items():
+        errors = np.square(shown - min(1, sigma / 5)).mean((1, 2, 3))
+        assert versatile.per_image.values[metric] == pytest.approx(errors, rel=1e-4)
+        assert versatile.find(metric).value == pytest.approx(errors.mean(), rel=1e-4)
+        assert (versatile.find(metric).kind, versatile.find(metric).n) == ("estimate", 24)
 
 
 def test_pictures_of_hidden_parts_and_of_wanted_attributes(versatile, images):

@@ -26,6 +26,7 @@ from visage.errors import UserError
 from visage.evaluation.evaluate import evaluate
 from visage.evaluation.model import EvaluatedModel
 from visage.evaluation.per_image import code_numbers
+from visage.measures.denoising import LEVELS
 from visage.measures.intervals import auroc
 from visage.measures.ood import average_precision, fpr_at_95_tpr
 from visage.measures.reconstruction import PER_IMAGE
@@ -38,7 +39,7 @@ from visage.weights import weights_hash
 CPU = torch.device("cpu")
 PLACES = ("worst", "median", "best")
 DERIVED = [name for name in SETS if name != "rare"]
-ONLY_SOME = ["masked_mse", "cycle_mse_a", "cycle_mse_b"]
+ONLY_SOME = ["masked_mse", "cycle_mse_a", "cycle_mse_b", *LEVELS]
 RECONSTRUCTION = list(PER_IMAGE)
 LIKELIHOOD = ["bits_per_dim", "bits_per_dim_iw", "iw_gain", "elbo", "distortion", "rate"]
 IN_FEATURES = ["fd_attr128", "kd_attr128", "precision", "recall", "density", "coverage", "memorization"]
@@ -331,6 +332,7 @@ def test_a_model_that_only_samples(only_samples):
         **dict.fromkeys((*RECONSTRUCTION, "code_numbers"), "has no encoder"),
         **dict.fromkeys(LIKELIHOOD, "defines no density"),
         "masked_mse": "is not trained to fill in hidden parts",
+        **dict.fromkeys(LEVELS, "is not trained to remove noise"),
         **dict.fromkeys(two_kinds, "learns one kind of image, not the way between two"),
         "inverse_error": "no exactly invertible map",
         **dict.fromkeys(IN_FEATURES, NO_NETWORK),

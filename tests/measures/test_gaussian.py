@@ -39,7 +39,7 @@ def density(fitted):
     # the transform is linear: its matrix, from its values at black images with one pixel of level 1
     black = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     ones = np.eye(DIMS, dtype=np.uint8).reshape(DIMS, SIDE, SIDE, 3)
-    matrix = np.concatenate(gaussian._transformed(ones), axis=1) - np.concatenate(gaussian._transformed(black), axis=1)
+    matrix = np.subtract(*(np.concatenate(gaussian._transformed(gaussian._middles(x)), axis=1) for x in (ones, black)))
     matrix = matrix.T.astype(np.float64)  # (coefficients, pixels)
     assert matrix @ matrix.T == pytest.approx(np.eye(DIMS), abs=1e-5)
     inner = np.zeros((DIMS, DIMS))
@@ -103,3 +103,22 @@ def test_no_more_values_are_used_than_said(monkeypatch):
     assert np.array_equal(
         FullGaussian.fit(images).bits_per_dim(images[:5]), FullGaussian.fit(images[::10]).bits_per_dim(images[:5])
     )
+
+
+@pytest.mark.parametrize("sigma", [2.0, 300.0])
+def test_denoising_gives_the_posterior_mean_of_the_density(fitted, sigma):
+    """E[x | y] = mean + C (C + sigma^2 I)^-1 (y - mean), pixel by pixel."""
+    mean, covariance = density(fitted)
+    noisy = drawn(5, 4).reshape(5, -1) + 0.5 + sigma * np.random.default_rng(5).normal(size=(5, DIMS))
+    expected = mean + (noisy - mean) @ np.linalg.solve(covariance + sigma**2 * np.eye(DIMS), covariance)
+    found = fitted.denoise(noisy.reshape(5, SIDE, SIDE, 3).astype(np.float32), sigma).reshape(5, -1)
+    assert found == pytest.approx(expected, abs=0.05)
+
+
+def test_denoising_leaves_the_error_that_the_covariance_says(fitted):
+    mean, covariance = density(fitted)
+    rng, sigma = np.random.default_rng(6), 20.0
+    clean = rng.multivariate_normal(mean, covariance, 4000)
+    noisy = (clean + sigma * rng.normal(size=clean.shape)).reshape(-1, SIDE, SIDE, 3).astype(np.float32)
+    left = np.trace(covariance @ np.linalg.inv(covariance / sigma**2 + np.eye(DIMS))) / DIMS
+    assert np.square(fitted.denoise(noisy, sigma).reshape(4000, -1) - clean).mean() == pytest.approx(left, rel=0.02)

@@ -123,6 +123,12 @@ def test_y_matters_where_it_is_known_and_nowhere_else():
     torch.testing.assert_close(one[~known], null[~known])
 
 
+@pytest.mark.parametrize("sigma", [0.2, 1.0])
+def test_noise_is_removed_without_knowing_y(sigma):
+    m, x = exact(0.2), uniform(3, 16).double() / 4
+    torch.testing.assert_close(m.denoise(x, sigma), 0.04 / (0.04 + sigma**2) * x, rtol=0.04, atol=0)
+
+
 def test_the_null_token_is_no_y():
     m = model()
     with torch.no_grad():

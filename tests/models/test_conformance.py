@@ -286,6 +286,7 @@ def test_samples_are_images_that_do_not_depend_on_how_many_there_are(asked, batc
         base.Encodes,
         base.Translates,
         base.Inpaints,
+        base.Denoises,
         base.HasLogProb,
         base.HasBound,
         base.EstimatesLogProb,
@@ -311,6 +312,8 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_batch(asked, batch, cap
             return model.translate(x, 1)
         if capability is base.Inpaints:
             return model.inpaint(x, seeded)[0]
+        if capability is base.Denoises:
+            return model.denoise(x, 0.5)
         if capability is base.EstimatesLogProb:
             return model.estimate_log_prob(x, seeded)
         if capability is base.HasLogProb:

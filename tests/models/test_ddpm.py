@@ -335,6 +335,15 @@ def test_every_image_meets_the_same_noise_at_every_time():
     torch.testing.assert_close(m.ood_scores(x[1:], generator(2))["denoising"], first[1:])
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 5.0])
+def test_noise_is_removed_by_the_posterior_mean(prediction, sigma):
+    """s^2 / (s^2 + sigma^2) x, up to the distance from one time's noise to the next one's."""
+    m, x = exact(0.2, prediction=prediction), gaussian(3, 0.2)
+    torch.testing.assert_close(m.denoise(x, sigma), 0.04 / (0.04 + sigma**2) * x, rtol=0.04, atol=0)
+    assert len(m.denoiser.asked) == 1
+
+
 def test_capabilities_are_those_of_the_mathematics():
     m = model()
     assert set(m.why_not()) == {base.Reconstructs, base.HasLogProb}

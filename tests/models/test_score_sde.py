@@ -248,6 +248,16 @@ def test_denoising_gives_the_posterior_mean(sde):
     torch.testing.assert_close(denoise(sde, gaussian(sde, std), x, t), (gain * x).float())
 
 
+@pytest.mark.parametrize("sigma", [0.2, 1.0, 5.0])
+def test_noise_is_removed_by_the_posterior_mean_of_dequantised_images(sde, sigma):
+    m = model(sde="vp" if isinstance(sde, VP) else "ve")
+    m.score = gaussian(sde, 0.2)
+    x = torch.randn(2, 3, 16, 16, generator=generator()) / 4
+    y, noise = ((x + 1) * 127.5 + 0.5) / 128 - 1, sigma * 255 / 256
+    clean = 0.04 / (0.04 + noise**2) * y
+    torch.testing.assert_close(m.denoise(x, sigma), ((clean + 1) * 128 - 0.5) / 127.5 - 1, rtol=0, atol=2e-4)
+
+
 @pytest.mark.parametrize(("ends", "std"), list(itertools.product([(1.0, T_MIN), (T_MIN, 1.0)], [0.5, 0.1])))
 def test_the_ode_carries_a_gaussian_to_a_gaussian(sde, ends, std):
     x = torch.randn(2, 3, 4, 4, generator=generator(), dtype=torch.float64) * std_at(sde, std, ends[0])

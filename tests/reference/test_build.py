@@ -25,6 +25,8 @@ from visage.config import AttributeNetworkConfig, ReferenceConfig
 from visage.data.arrays import load_card
 from visage.errors import UserError
 from visage.inference.batches import embedded
+from visage.maths.streams import torch_generator
+from visage.measures.denoising import LEVELS
 from visage.measures.gaussian import FullGaussian
 from visage.measures.image_statistics import PixelGaussian, baselines, code_lengths, log_variances
 from visage.measures.intervals import auroc
@@ -166,12 +168,20 @@ def test_one_gaussian_is_judged_as_a_model_is(built, data, images):
     gaussian = FullGaussian.fit(SPLITS["train"])
     assert (found.about.linear[0].name, found.about.linear[0].numbers) == ("gaussian", 0)
     figures = {record.metric: record for record in found.about.linear[0].records}
-    assert figures.keys() == {"bits_per_dim", "auroc", "fd_pix64", *IN_FEATURES}
+    assert figures.keys() == {"bits_per_dim", "auroc", "fd_pix64", *IN_FEATURES, *LEVELS}
     bits = gaussian.bits_per_dim(images.test)
     assert figures["bits_per_dim"].value == bits.mean()
     assert (figures["bits_per_dim"].kind, figures["bits_per_dim"].n) == ("exact", 16)
     assert np.array_equal(found.per_image.scores["test"]["gaussian"], bits)
     assert np.array_equal(found.per_image.values["gaussian_bits_per_dim"], bits)
+    generator = torch_generator(SETTINGS.seed, "noise to remove 0")
+    noise = torch.stack([torch.randn(3, SIZE, SIZE, generator=generator) for _ in range(16)])
+    middles = images.test + 0.5 + 127.5 * noise.permute(0, 2, 3, 1).numpy()
+    clean = (gaussian.denoise(middles.astype(np.float32), 127.5) - 0.5).clip(0, 255)
+    errors = np.square((clean - images.test) / 255).mean((1, 2, 3))
+    assert found.per_image.values["gaussian_denoise_mse_1"] == pytest.approx(errors, rel=1e-4)
+    assert figures["denoise_mse_1"].value == pytest.approx(errors.mean(), rel=1e-4)
+    assert [figures[metric].value for metric in LEVELS] == sorted(figures[metric].value for metric in LEVELS)
     same = found.about.find("auroc", "grey", "gaussian")
     assert replace(figures["auroc"], score="gaussian") == same
     assert figures["auroc"].score == "nll"

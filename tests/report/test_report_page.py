@@ -12,6 +12,7 @@ from PIL import Image
 
 from visage.errors import UserError
 from visage.files import read_json, write_json
+from visage.measures.denoising import LEVELS
 from visage.report import wording
 from visage.report.page import build_report
 from visage.report.table import COLUMNS
@@ -45,6 +46,7 @@ PCA = "PCA, 64 numbers, 16 × 16 pixels"
 LINEAR = (GAUSSIAN, PCA, GAUSSIAN.replace("16", "32"))
 NOBODYS = {
     *("masked_mse", "cycle_mse_a", "cycle_mse_b", "inverse_error", "path_smoothness"),
+    *LEVELS,
     *("translation_success_a", "translation_success_b"),
 }
 """Columns of which no evaluation here has written anything, not even a reason."""

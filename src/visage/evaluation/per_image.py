@@ -13,11 +13,14 @@ from visage.evaluation.model import EvaluatedModel
 from visage.inference import likelihood
 from visage.inference.batches import answers, per_image
 from visage.inference.chunks import Draws
+from visage.inference.denoising import denoising_errors
 from visage.inference.likelihood import Likelihood, Tightened
+from visage.measures.denoising import LEVELS
 from visage.measures.reconstruction import PER_IMAGE, Measure, mse, undefined_at
 from visage.measures.recorder import Recorder
 from visage.models.base import (
     Decodes,
+    Denoises,
     Encodes,
     HasBound,
     HasLogProb,
@@ -51,6 +54,7 @@ class FaceMeasures:
 
     errors: of the reconstructions; undefined: errors that do not exist at this size, and why.
     special: figures that only some models have. rows: the faces that a figure concerns, where not the first ones.
+    denoising: errors of what is left after noise was removed, of the first faces.
     likelihood, tightened: of the first faces, where they take many network calls.
     code_numbers: of the code that a reconstruction is made from.
     """
@@ -59,13 +63,15 @@ class FaceMeasures:
     undefined: Mapping[str, str]
     special: Values
     rows: Mapping[str, NDArray[np.intp]]
+    denoising: Values
     likelihood: Likelihood | None
     tightened: Tightened | None
     code_numbers: int | None
 
     def values(self, dims: int) -> dict[str, NDArray[np.float64]]:
         """Everything that scores.npz keeps of the first of the measured faces; dims: D of an image."""
-        kept = dict(self.errors) | {name: v for name, v in self.special.items() if name not in self.rows}
+        kept = {**self.errors, **self.denoising}
+        kept |= {name: v for name, v in self.special.items() if name not in self.rows}
         if self.likelihood:
             kept["bits_per_dim"] = self.likelihood.bits_per_dim(dims)
         if self.likelihood and self.tightened:
@@ -89,6 +95,7 @@ def measure_faces(evaluated: EvaluatedModel, images: EvaluationImages) -> FaceMe
             **({} if inverse is None else {"inverse_error": inverse}),
         },
         rows={name: rows for name, (rows, _) in cycles.items()},
+        denoising=denoising(evaluated, images.test),
         likelihood=evaluated.likelihood(images.test),
         tightened=tightened(evaluated, images.test),
         code_numbers=code_numbers(evaluated, images.test[:1]),
@@ -137,6 +144,23 @@ def masked_errors(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> dict[
         return (squared * hidden).sum((1, 2, 3)) / hidden.sum((1, 2, 3))
 
     return {"masked_mse": per_image(errors, images, evaluated.batch_size, evaluated.device, draws)}
+
+
+def denoising(evaluated: EvaluatedModel, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+    """Squared error of what the model makes of noisy images, of as many of the first ones as can be afforded."""
+    model, settings = evaluated.model, evaluated.settings
+    if not (isinstance(model, Denoises) and can(model, Denoises)):
+        return {}
+    n = max(settings.least_images, evaluated.affordable(len(LEVELS)))
+    found = denoising_errors(
+        model.denoise,
+        images[:n],
+        list(LEVELS.values()),
+        seed=settings.seed,
+        batch_size=evaluated.batch_size,
+        device=evaluated.device,
+    )
+    return dict(zip(LEVELS, found, strict=True))
 
 
 def cycle_errors(
@@ -211,6 +235,11 @@ def record_faces(recorder: Recorder, evaluated: EvaluatedModel, found: FaceMeasu
         recorder.missing("code_numbers", evaluated.why_not(Reconstructs, Encodes, otherwise="it has no code"))
     else:
         recorder.figure("code_numbers", "exact", found.code_numbers, 0)
+    for name, sigma in LEVELS.items():
+        if name in found.denoising:
+            recorder.mean(name, "estimate", found.denoising[name], f"one draw of noise per face, sigma {sigma:g}")
+        else:
+            recorder.missing(name, evaluated.why_not(Denoises, otherwise="the model removes no noise"))
     _record_likelihoods(recorder, evaluated, found, dims)
     for name, (capability, kind, note) in ONLY_SOME.items():
         if name in found.special:

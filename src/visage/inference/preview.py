@@ -9,13 +9,13 @@ from visage.data.arrays import Faces
 from visage.maths.pixels import to_float, to_uint8
 from visage.models.base import GenerativeModel, Inpaints, Reconstructs, Samples, Translates, can
 
-IMAGES, COLUMNS = 64, 8
+IMAGES, COLUMNS = 32, 8
 """Images of a grid, and of its rows."""
 
 
 @torch.no_grad()
 def preview(model: GenerativeModel, faces: Faces, seed: int, device: torch.device) -> NDArray[np.uint8] | None:
-    """A grid of 8 columns, (64, S, S, 3) uint8, from the same noise or faces at every call.
+    """A grid of 8 columns, (32, S, S, 3) uint8, from the same noise or faces at every call.
 
     Samples where the model draws any; else faces in a row above what it makes of them: translations, completions or
     reconstructions, fewer where there are fewer faces. None where it does none of these, or there are too few

@@ -84,6 +84,18 @@ def dpm_solver(x: Tensor, times: Sequence[int], predict: Predict, alpha_bars: Te
     return x
 
 
+def denoised(x: Tensor, sigma: float, predict: Predict, alpha_bars: Tensor) -> Tensor:
+    """The guess at x_0 in x = x_0 + sigma eps (B, C, s, s), for which one call is made at the time t that suits it.
+
+    x_t / sqrt(abar_t) has noise of standard deviation sqrt(1 / abar_t - 1); t is that of the nearest one, on a
+    logarithmic scale.
+    """
+    levels = (1 / alpha_bars[1:] - 1).log() / 2
+    t = 1 + int((levels - math.log(sigma)).abs().argmin())
+    x0, _ = predict(float(alpha_bars[t].sqrt()) * x, torch.full((len(x),), t))
+    return x0
+
+
 def noised(x: Tensor, probe: Tensor, share: float, alpha_bars: Tensor) -> tuple[Tensor, Tensor]:
     """Return x_t at t = share * T (rounded, at least 1), all images with the noise `probe` (C, s, s), and t, (B,)."""
     t = torch.full((len(x),), max(1, round(share * (len(alpha_bars) - 1))))

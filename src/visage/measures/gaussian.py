@@ -70,6 +70,19 @@ class Block:
         nats += np.log(self.variances).sum() + 2 * np.log(self.scale, dtype=np.float64).sum()
         return (nats + len(self.mean) * math.log(2 * math.pi)) / 2
 
+    def denoise(self, noisy: NDArray[np.float32], variance: float) -> NDArray[np.float32]:
+        """E[v | v + noise], (n, F), for white noise of a variance: y - variance (C + variance I)^-1 (y - mean)."""
+        from scipy.linalg import solve
+
+        centred = noisy - self.mean
+        solved = centred / (self.scale**2 + np.float32(variance))
+        stds = np.sqrt(self.variances).astype(np.float32)
+        roots = stds[:, None] * self.directions * self.scale[self.low]
+        covariance = roots.T @ roots
+        covariance.flat[:: len(covariance) + 1] += variance
+        solved[:, self.low] = solve(covariance, centred[:, self.low].T, assume_a="pos", overwrite_a=True).T
+        return (noisy - np.float32(variance) * solved).astype(np.float32, copy=False)
+
     def draw(self, n: int, generator: np.random.Generator) -> NDArray[np.float32]:
         """Draw n vectors, (n, F)."""
         scaled = generator.standard_normal((n, len(self.mean)), np.float32)
@@ -96,7 +109,7 @@ class FullGaussian:
     def fit(cls, images: NDArray[np.uint8]) -> Self:
         """Fit to at most `MOST_VALUES` values of (N, S, S, 3) uint8 images, N >= 2, evenly spread over them."""
         chosen = images[:: math.ceil(images.size / MOST_VALUES)]
-        parts = [_transformed(chosen[start : start + CHUNK]) for start in range(0, len(chosen), CHUNK)]
+        parts = [_transformed(_middles(chosen[start : start + CHUNK])) for start in range(0, len(chosen), CHUNK)]
         even, odd = (np.concatenate(part) for part in zip(*parts, strict=True))
         del parts
         size = images.shape[1]
@@ -113,36 +126,54 @@ class FullGaussian:
         """-E_u log2 p(v + u) / D of (n, S, S, 3) uint8 images, (n,): exact up to uniform dequantisation."""
         nats = []
         for start in range(0, len(images), CHUNK):
-            parts = _transformed(images[start : start + CHUNK])
+            parts = _transformed(_middles(images[start : start + CHUNK]))
             even, odd = (block.expected_nats(part) for block, part in zip(self.blocks, parts, strict=True))
             nats.append(even + odd)
         bits: NDArray[np.float64] = np.concatenate(nats) / (images[0].size * math.log(2))
         return bits
 
+    def denoise(self, noisy: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+        """The Wiener filter: E[v + 1/2 | v + 1/2 + sigma eps] of (n, S, S, 3), eps ~ N(0, 1).
+
+        Of all linear maps it leaves the least squared error, where mean and covariance are right.
+        """
+        parts = zip(self.blocks, _transformed(noisy), strict=True)
+        return self._image(*(block.denoise(part, sigma**2) for block, part in parts))
+
     def sample(self, n: int, generator: np.random.Generator) -> NDArray[np.uint8]:
         """Draw n images, (n, S, S, 3) uint8."""
-        from scipy.fft import idctn
-
         images = np.empty((n, self.size, self.size, 3), np.uint8)
         for start in range(0, n, CHUNK):
             even, odd = (block.draw(min(CHUNK, n - start), generator) for block in self.blocks)
-            coefficients = np.empty((len(even), self.size, self.size, 3), np.float32)
-            coefficients[:, :, ::2] = even.reshape(len(even), self.size, -1, 3)
-            coefficients[:, :, 1::2] = odd.reshape(len(odd), self.size, -1, 3)
-            values = idctn(coefficients, axes=(1, 2, 3), norm="ortho")
+            values = self._image(even, odd)
             images[start : start + len(values)] = np.floor(values).clip(0, 255)
         return images
 
+    def _image(self, even: NDArray[np.float32], odd: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The inverse of `_transformed`, (n, S, S, 3)."""
+        from scipy.fft import idctn
 
-def _transformed(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The cosine transform of v + 1/2 over rows, columns and colours, an orthonormal map: its even and odd parts.
+        coefficients = np.empty((len(even), self.size, self.size, 3), np.float32)
+        coefficients[:, :, ::2] = even.reshape(len(even), self.size, -1, 3)
+        coefficients[:, :, 1::2] = odd.reshape(len(odd), self.size, -1, 3)
+        values: NDArray[np.float32] = idctn(coefficients, axes=(1, 2, 3), norm="ortho")
+        return values
 
-    Each (n, F), of (n, S, S, 3) uint8 images.
+
+def _middles(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """V + 1/2."""
+    return images.astype(np.float32) + np.float32(0.5)
+
+
+def _transformed(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The cosine transform over rows, columns and colours, an orthonormal map: its even and odd parts.
+
+    Each (n, F), of (n, S, S, 3).
     """
     from scipy.fft import dctn
 
-    coefficients = dctn(images.astype(np.float32) + np.float32(0.5), axes=(1, 2, 3), norm="ortho")
-    return coefficients[:, :, ::2].reshape(len(images), -1), coefficients[:, :, 1::2].reshape(len(images), -1)
+    coefficients = dctn(values, axes=(1, 2, 3), norm="ortho")
+    return coefficients[:, :, ::2].reshape(len(values), -1), coefficients[:, :, 1::2].reshape(len(values), -1)
 
 
 def _lowest(size: int, first: int) -> NDArray[np.intp]:

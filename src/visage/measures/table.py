@@ -44,6 +44,7 @@ class Measure:
 GROUPS = {
     "likelihood": "Likelihood",
     "reconstruction": "Reconstruction",
+    "denoising": "Denoising",
     "samples": "Samples",
     "ood": "OOD",
     "latents": "Latents",
@@ -165,6 +166,20 @@ MEASURES = (
         "reconstruction",
         "significant",
         "Largest |x − f⁻¹(f(x))| of a flow: a check of its arithmetic, not a quality",
+    ),
+    *(
+        Measure(
+            f"denoise_mse_{sigma.replace('.', '_')}",
+            f"Noise of {sigma}",
+            "",
+            "lower",
+            "denoising",
+            "significant",
+            f"Squared error after noise of standard deviation {sigma} was removed from faces in [-1, 1]; "
+            "the error is of pixels in [0, 1]",
+            paired=True,
+        )
+        for sigma in ("0.05", "0.2", "0.5", "1", "5")  # as in `visage.measures.denoising`
     ),
     Measure(
         "fd_attr128",

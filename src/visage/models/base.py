@@ -235,6 +235,18 @@ class Inpaints(Protocol):
 
 
 @runtime_checkable
+class Denoises(Protocol):
+    """Removes Gaussian noise from images."""
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """Return the guess at x_0, (B, 3, S, S), for x = x_0 + sigma eps, eps ~ N(0, I), x_0 in [-1, 1]; no randomness.
+
+        The guess is meant to be E[x_0 | x], which has the least squared error.
+        """
+        ...
+
+
+@runtime_checkable
 class Compresses(Protocol):
     """Turns images into smaller arrays and back, for a model that works on those arrays."""
 
@@ -393,6 +405,7 @@ CAPABILITIES: tuple[type, ...] = (
     SamplesGiven,
     Translates,
     Inpaints,
+    Denoises,
     Reconstructs,
     Encodes,
     Decodes,
@@ -407,6 +420,7 @@ UNLESS_SAID: Mapping[type, str] = {
     SamplesGiven: "learns from images alone and knows no attributes",
     Translates: "learns one kind of image, not the way between two",
     Inpaints: "is not trained to fill in hidden parts",
+    Denoises: "is not trained to remove noise",
     EstimatesLogProb: "has no estimate of log p(x)",
 }
 """Reasons that hold for most models; a model with a more specific one returns it from `why_not`."""

@@ -298,6 +298,10 @@ class ConditionalDiffusion(GenerativeModel):
         """x_T of the unconditional model, flattened: `decode` run in reverse."""
         return samplers.ddim_inverse(x, self.times(), self.predict, self.alpha_bars).flatten(1)
 
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """One call of the unconditional network."""
+        return samplers.denoised(x, sigma, self.predict, self.alpha_bars)
+
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Bound log p(x) with the null token (Ho et al. 2020, eq. 5): L_0 is the distortion, the rest is the rate."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms

@@ -255,6 +255,10 @@ class DDPM(GenerativeModel):
         times = diffusion.spaced_times(self.config.timesteps, self.config.sampling_steps)
         return samplers.ddim_inverse(x, times, self.predict, self.alpha_bars).flatten(1)
 
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """One network call."""
+        return samplers.denoised(x, sigma, self.predict, self.alpha_bars)
+
     def bound(self, x: Tensor, generator: torch.Generator) -> Bound:
         """Eq. 5 from `bound_terms` network calls: L_0, and one L_{t-1} to represent each stratum of t = 2..T."""
         rows, terms = noise.each(len(x), generator), self.config.bound_terms

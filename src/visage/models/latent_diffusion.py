@@ -32,6 +32,7 @@ from visage.maths import diffusion, noise, samplers
 from visage.models.base import (
     Batch,
     Compresses,
+    Denoises,
     Encodes,
     GenerativeModel,
     HasBound,
@@ -181,6 +182,7 @@ class LatentDiffusion(GenerativeModel):
         """It has no likelihood of pixels, and its first stage is what reconstructs."""
         doubly = "a bound of pixels through encoder and latents would be doubly loose; in latents it has other units"
         return {
+            Denoises: "removes noise from latents, not from images",
             Reconstructs: "its first stage does, unchanged: see the autoencoder",
             HasLogProb: "the density of its latents is no density of pixels",
             HasBound: doubly,

@@ -368,6 +368,13 @@ class ScoreSDE(GenerativeModel):
         generators = noise.each(n, generator)
         return generators, noise.randn_each(generators, self.shape, next(self.parameters()).device)
 
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """E[x_0 | x_t] at the t where sigma(t) / a(t) is that of the noise, or at the last t where it is larger."""
+        sigma *= 255 / 256  # the unit of y11 is that much larger
+        t = self.sde.time(torch.tensor(sigma, dtype=torch.float64).log()).clamp(T_MIN, 1.0)
+        y = 2 * pixels.to_middle(x) - 1
+        return images(denoise(self.sde, self.score, self.sde.a(t) * y, t))
+
     def estimate_log_prob(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The prior's log-density plus the integral (appendix D.2), minus D log 128 to convert y11 to 8-bit values."""
         draws = [(torch.rand(self.shape, generator=generator), self.signs(generator)) for _ in x]  # image by image

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from visage.maths.pixels import LEVELS
 from visage.maths.principal import fit_gaussian
 
-ACT_NORM_IMAGES = 1024
+ACT_NORM_IMAGES = 256
 """How many training images an `ActNorm` is fitted to, at most."""
 LEAST_VARIANCE = 1 / (12 * LEVELS**2)
 """Of a dequantised pixel, in [0, 1), along any axis: that of the noise which dequantises it."""

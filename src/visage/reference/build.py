@@ -112,7 +112,7 @@ def _build(
     drawn = gaussian.sample(compared, numpy_generator(settings.seed, "samples of the Gaussian"))
     save(grid(drawn[: settings.samples], COLUMNS), out / GAUSSIAN_SAMPLES)
     judged = Judge(images, settings, network, out, device)
-    linear = [judged.gaussian(scores, drawn), *(judged.autoencoder(pca, numbers) for numbers in CODES)]
+    linear = [judged.gaussian(gaussian, scores, drawn), *(judged.autoencoder(pca, numbers) for numbers in CODES)]
     values = {"log_variance": log_variances(images.test), "png_bytes": scores[TEST]["png_large"], **judged.values}
     rows = {TEST: images.rows, **images.external_rows}
     PerImage(rows, images.identity, scores, values).save(out / "scores.npz")

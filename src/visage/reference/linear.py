@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from visage.attribute_network import TrainedAttributeNetwork
 from visage.config import EvaluateConfig
 from visage.inference.batches import embedded
+from visage.inference.chunks import CHUNK
+from visage.inference.denoising import denoising_errors
 from visage.measures import sample_quality
+from visage.measures.denoising import LEVELS
+from visage.measures.gaussian import FullGaussian
 from visage.measures.principal_components import LinearAutoencoder
 from visage.measures.reconstruction import PER_IMAGE, mse, undefined_at
 from visage.measures.recorder import Figure, Recorder
@@ -41,17 +46,23 @@ class Judge:
     device: torch.device
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def gaussian(self, scores: Mapping[str, Scores], drawn: NDArray[np.uint8]) -> LinearReference:
-        """The likelihood of test faces under one Gaussian of all pixels, and its samples.
+    def gaussian(
+        self, gaussian: FullGaussian, scores: Mapping[str, Scores], drawn: NDArray[np.uint8]
+    ) -> LinearReference:
+        """The likelihood of test faces under one Gaussian of all pixels, its Wiener filter, and its samples.
 
         scores: set of images -> score -> (n,); drawn: (m, S, S, 3) samples of the Gaussian.
         """
         recorder, bits = self._recorder(), scores[TEST]["gaussian"]
         recorder.mean("bits_per_dim", "exact", bits, "exact density, up to uniform dequantisation")
         self._record_auroc(recorder, "nll", bits, scores[self._headline]["gaussian"])
+        denoised = self._denoised(gaussian)
+        for metric, errors in denoised.items():
+            recorder.mean(metric, "estimate", errors, "the Wiener filter of this Gaussian; one draw of noise per face")
         self._record_samples(recorder, drawn)
         found = LinearReference("gaussian", 0, recorder.records)
-        self.values[found.key("bits_per_dim")] = bits
+        for metric, values in {"bits_per_dim": bits, **denoised}.items():
+            self.values[found.key(metric)] = values
         return found
 
     def autoencoder(self, pca: LinearAutoencoder, numbers: int) -> LinearReference:
@@ -73,6 +84,20 @@ class Judge:
         pairs = np.concatenate([shown, pca.reconstructions(shown, numbers)])
         save(grid(pairs, len(shown)), self.out / f"{found.name}_reconstructions.png")
         return found
+
+    def _denoised(self, gaussian: FullGaussian) -> dict[str, NDArray[np.float64]]:
+        """What the Wiener filter leaves of noise in test faces, measured as models are: measure -> (n,)."""
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            middles = ((x.permute(0, 2, 3, 1) + 1) * 127.5 + 0.5).numpy()
+            clean = torch.from_numpy(gaussian.denoise(middles, 127.5 * sigma))
+            return ((clean - 0.5) / 127.5 - 1).permute(0, 3, 1, 2)
+
+        levels, device = list(LEVELS.values()), torch.device("cpu")
+        found = denoising_errors(
+            denoise, self.images.test, levels, seed=self.settings.seed, batch_size=CHUNK, device=device
+        )
+        return dict(zip(LEVELS, found, strict=True))
 
     @property
     def _headline(self) -> str:

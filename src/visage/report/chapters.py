@@ -7,6 +7,7 @@ from visage.measures.table import BY_KEY
 from visage.report.captions import Titles
 from visage.report.charts import Line, Point, dots, rate_distortion, scatter
 from visage.report.curves import validation_curves
+from visage.report.denoising import over_reference
 from visage.report.images import Copier
 from visage.report.linear import Opponent
 from visage.report.models import Model
@@ -19,6 +20,11 @@ from visage.results import Reference
 CHAPTERS = {
     "likelihood": ("Likelihood", "Lower is better. Triangles are bounds and point to where the true value lies."),
     "reconstruction": ("Reconstruction", ""),
+    "denoising": (
+        "Denoising",
+        "What the network of a diffusion model adds to a Wiener filter, the best linear map from a noisy image to the "
+        "clean one: the same faces with the same noise. Below 1 it knows more of faces than their covariance says.",
+    ),
     "samples": (
         "Sample quality",
         "Measured in features of the pipeline's own attribute network. They ignore what attributes do not need, such "
@@ -40,6 +46,7 @@ CHAPTERS = {
 ABOUT = {
     "likelihood": "bits_per_dim",
     "reconstruction": "recon_mse",
+    "denoising": "denoise_mse_1",
     "samples": "fd_attr128",
     "ood": "auroc",
     "latents": "probe_auroc",
@@ -86,6 +93,11 @@ class Charts:
     def reconstruction(self) -> list[Drawing]:
         """Errors of reconstructions."""
         return [one for metric in ("recon_mse", "psnr", "ssim") for one in self._dots(metric, self._linear(metric))]
+
+    def denoising(self) -> list[Drawing]:
+        """Errors after noise was removed, over those of the linear reference, against the noise."""
+        plain = next((one for one in self.linear if one.figure("denoise_mse_1").value is not None), None)
+        return over_reference(f"denoising-{self.size}", self.models, self.look, plain) if plain else []
 
     def samples(self) -> list[Drawing]:
         """How far samples are from faces, how varied, and how new."""
@@ -179,6 +191,7 @@ def chapters(
     drawn: dict[str, list[Drawing]] = {
         "likelihood": charts.likelihood(),
         "reconstruction": charts.reconstruction(),
+        "denoising": charts.denoising(),
         "samples": charts.samples(),
         "ood": [*charts.ood(), *histograms],
         "latents": charts.latents(),

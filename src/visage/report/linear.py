@@ -1,5 +1,6 @@
 """Linear references beside the models: which one a model is compared with, and whether it beats it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from visage.measures.comparison import ImageValues, paired_difference
+from visage.measures.denoising import LEVELS
 from visage.measures.table import BY_KEY, Measure
 from visage.report.figures import Figure, Pooled, recorded, undefined
 from visage.report.load import load_reference, load_reference_values, reference_folder
@@ -14,8 +16,8 @@ from visage.report.models import Model
 from visage.report.wording import WRITE
 from visage.results import JUDGED_FOLDERS, TEST, JudgedFolder, LinearReference, read
 
-JUDGED = ("bits_per_dim", "recon_mse", "fd_attr128")
-"""Figures, lower is better, that are not worth a network where linear algebra has them as good: one for each task."""
+JUDGED = ("bits_per_dim", "recon_mse", *LEVELS, "fd_attr128")
+"""Figures, lower is better, that are not worth a network where linear algebra has them as good: those of each task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,25 @@ def better(model: Model, metric: str, opponent: Opponent) -> bool | None:
     """Whether a model's figure is better than that of its linear reference; None where that cannot be told.
 
     Values of single faces are compared on those that both were measured on: the model is better where the 95 % interval
-    of the difference is. The figures themselves are compared where there are no such values.
+    of the difference is. Where there are no such values, a difference between the figures must be larger than the root
+    of the sum of squares of their intervals' half widths.
     """
-    value, other = model.pooled(metric).value, opponent.figure(metric).value
+    pooled, figure = model.pooled(metric), opponent.figure(metric)
     mine, theirs = model.per_image(metric), opponent.values.get(metric)
     if mine is not None and theirs is not None:
         if len(np.intersect1d(mine.rows, theirs.rows)) < 2:
             return None
         return paired_difference(mine, theirs).high < 0
-    return None if value is None or other is None else value < other
+    if pooled.value is None or figure.value is None:
+        return None
+    difference = pooled.value - figure.value
+    unsure = math.hypot(*(_half_width(interval) for interval in (pooled.spread, figure.ci95)))
+    return difference < 0 if abs(difference) > unsure else None
+
+
+def _half_width(interval: tuple[float, float] | None) -> float:
+    """Of an interval, 0 where there is none."""
+    return (interval[1] - interval[0]) / 2 if interval else 0.0
 
 
 def beaten(model: Model, metric: str, opponents: Sequence[Opponent]) -> str:
@@ -159,7 +171,7 @@ def beaten(model: Model, metric: str, opponents: Sequence[Opponent]) -> str:
 class Comparison:
     """How the models stand that have one linear reference in one measure. text: its figure, as written.
 
-    ahead, behind: labels of the models that are better than it, and of those that are not.
+    ahead, behind, unsure: labels of the models that are better than it, that are not, and that cannot be told from it.
     """
 
     opponent: Opponent
@@ -167,6 +179,7 @@ class Comparison:
     text: str
     ahead: Sequence[str]
     behind: Sequence[str]
+    unsure: Sequence[str]
 
 
 def comparisons(models: Sequence[Model], opponents: Sequence[Opponent]) -> list[Comparison]:
@@ -174,14 +187,12 @@ def comparisons(models: Sequence[Model], opponents: Sequence[Opponent]) -> list[
     found = []
     for metric in JUDGED:
         for opponent in opponents:
-            sides: dict[bool, list[str]] = {True: [], False: []}
+            sides: dict[bool | None, list[str]] = {True: [], False: [], None: []}
             for model in models:
                 if opponent_of(model, metric, opponents) == opponent:
-                    side = better(model, metric, opponent)
-                    if side is not None:
-                        sides[side].append(model.label)
+                    sides[better(model, metric, opponent)].append(model.label)
             value = opponent.figure(metric).value
             if value is not None and any(sides.values()):
                 text = WRITE[BY_KEY[metric].format](value)
-                found.append(Comparison(opponent, BY_KEY[metric], text, sides[True], sides[False]))
+                found.append(Comparison(opponent, BY_KEY[metric], text, sides[True], sides[False], sides[None]))
     return found

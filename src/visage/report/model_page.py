@@ -27,6 +27,7 @@ ABILITIES = {
     "SamplesGiven": "samples with attributes",
     "Translates": "translates",
     "Inpaints": "fills in",
+    "Denoises": "removes noise",
     "Reconstructs": "reconstructs",
     "Encodes": "encodes",
     "Decodes": "interpolates",

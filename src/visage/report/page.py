@@ -15,7 +15,7 @@ from visage.report.load import CARD, load_card, load_reference, load_run
 from visage.report.model_page import ABILITIES
 from visage.report.models import models_of
 from visage.report.ood import find
-from visage.report.plotting import PLAIN, looks
+from visage.report.plotting import PLAIN, looks, render
 from visage.report.provenance import Provenance, command, unit_of
 from visage.report.size_page import SizePage, size_page
 from visage.report.standouts import tests_of
@@ -43,6 +43,7 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
     for size in sorted({model.config.size for model in models}):
         reference, of_size = load_reference(size, root), [model for model in models if model.config.size == size]
         page = size_page(size, of_size, reference, look, _images(card), tests, copier, opponents(size, root, of_size))
+        render(page.drawings)
         _trace(provenance, page, reference)
         pages.append(page)
     linear = [one for page in pages for one, _ in page.linear]

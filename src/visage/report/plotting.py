@@ -1,4 +1,4 @@
-"""How charts are drawn: once, and kept twice: as SVG in the text colour of the page, and as PNG on white.
+"""How charts are drawn: once, and rendered twice: as SVG in the text colour of the page, and as PNG on white.
 
 A recipe has one colour and a size one dash and marker, everywhere.
 """
@@ -7,10 +7,11 @@ import html
 import io
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from visage.files import replacing
+from visage.machine import cores
 from visage.report.models import Model
 
 INK = "#1b2430"
@@ -31,6 +33,8 @@ PALETTE = (
 """Okabe and Ito's colours that can be seen on white and on black, then Paul Tol's; neighbours differ most."""
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
+FEW = 8
+"""Charts that are rendered at a time; fewer are not worth another process."""
 WIDTH = 4.3
 """Inches; the page puts such figures side by side where there is room."""
 STYLE: dict[Any, Any] = {
@@ -81,14 +85,40 @@ PLAIN = Look("#8a94a3", "-", "o")
 """How the Gaussian is drawn."""
 
 
-@dataclass(frozen=True, slots=True)
+class Rendered(NamedTuple):
+    """A chart as the element of the page and as the file."""
+
+    svg: str
+    png: bytes
+
+
+@dataclass(slots=True)
 class Drawing:
-    """A finished chart. name: of its PNG; label: what it is, for screen readers; svg: the element for the page."""
+    """A chart, which `render` renders along with others, or else whoever first asks for its SVG or PNG.
+
+    name: of its PNG; label: what it is, for screen readers. figure: None once it is rendered.
+    """
 
     name: str
     label: str
-    svg: str
-    png: bytes
+    figure: Figure | None
+    rendered: Rendered | None = None
+
+    @property
+    def svg(self) -> str:
+        """The element for the page."""
+        return self._look().svg
+
+    @property
+    def png(self) -> bytes:
+        """The file, of at most a few hundred KB."""
+        return self._look().png
+
+    def _look(self) -> Rendered:
+        if self.rendered is None:
+            render([self])
+        assert self.rendered is not None
+        return self.rendered
 
     def save(self, folder: Path) -> None:
         """Write `<folder>/<name>.png`."""
@@ -114,7 +144,7 @@ def looks(models: Sequence[Model]) -> dict[str, Look]:
 def plot(
     kept: list[Drawing], name: str, title: str, x: str, y: str, height: float = 2.7, legend: bool = True
 ) -> Iterator[Axes]:
-    """Draw on the axes that it gives; when the block ends well the chart is rendered and added to `kept`."""
+    """Draw on the axes that it gives; when the block ends well the chart is added to `kept`."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
@@ -127,8 +157,26 @@ def plot(
             rows = -(-len(labels) // 2)
             figure.set_size_inches(WIDTH, height + 0.17 * rows)
             figure.legend(handles, labels, loc="outside lower left", ncols=2, columnspacing=1.5)
-        label = f"{title}; {y or 'runs'} against {x}"
-        kept.append(Drawing(name, label, _svg(figure, label), _png(figure)))
+        kept.append(Drawing(name, f"{title}; {y or 'runs'} against {x}", figure))
+
+
+def render(drawings: Sequence[Drawing]) -> None:
+    """Render charts, many of them on all cores: that takes several times as long as drawing them."""
+    waiting = [drawing for drawing in drawings if drawing.rendered is None]
+    workers = min(cores(), len(waiting) // FEW)
+    work = [(drawing.figure, drawing.label) for drawing in waiting if drawing.figure is not None]
+    if workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            found = list(pool.map(_render, *zip(*work, strict=True), chunksize=FEW))
+    else:
+        found = [_render(figure, label) for figure, label in work]
+    for drawing, rendered in zip(waiting, found, strict=True):
+        drawing.figure, drawing.rendered = None, rendered
+
+
+def _render(figure: Figure, label: str) -> Rendered:
+    with mpl.rc_context(STYLE):
+        return Rendered(_svg(figure, label), _png(figure))
 
 
 def _svg(figure: Figure, label: str) -> str:
