@@ -5,6 +5,8 @@ SHELL := /bin/sh
 # uv: the one on the PATH, else a private one in .uv/
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export DVC_NO_ANALYTICS := 1
+# modules are compiled when they are first imported, and this would have it done anew by each of a hundred processes
+export PYTHONDONTWRITEBYTECODE :=
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: help install repro test test-long test-cluster test-fuzz test-kills test-faults audit bench ui sync docs
@@ -19,7 +21,7 @@ help: ## show this list
 	  || { echo "error: python3 has neither pip nor venv: install one of them, or uv, then run make again" >&2; exit 1; }
 
 install: $(filter .uv/bin/uv,$(UV)) ## make the environment from uv.lock, unless UV_NO_SYNC says that it is there
-	$(if $(UV_NO_SYNC),,$(UV) sync --locked --quiet --compile-bytecode --inexact $(EXTRAS))
+	$(if $(UV_NO_SYNC),,$(UV) sync --locked --quiet --inexact $(EXTRAS))
 
 repro: install ## train, measure and compare everything that is out of date; JOBS=n: stages at once
 	$(UV) run --locked python -m visage.pipeline

@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # this cop
 
 from visage.config import ReportConfig, RuntimeConfig
 from visage.files import replacing_folder
+from visage.machine import cores
 from visage.metrics import publish
 from visage.report.page import build_report
 from visage.stage import run_stage
@@ -19,7 +20,7 @@ def main() -> None:
     root, runs = Path.cwd(), ReportConfig.load().runs
     publish(root, runs)
     with replacing_folder(root / "report") as out:
-        build_report(runs, root, out)
+        build_report(runs, root, out, cores())
     announce(Path(os.environ.get("DVC_ROOT", root)), RuntimeConfig.load().experiment, best_runs(root, runs))
     print("open report/index.html")
 

@@ -472,7 +472,7 @@ def test_either_scale_has_its_measurements(raw, configure, tmp_path):
         evaluate = EvaluateConfig.load(tmp_path / "configs")
         network = AttributeNetworkConfig.load(tmp_path / "configs")
         found.append((evaluate.images, evaluate.quality_samples, evaluate.bootstrap, network.kimg))
-    assert found == [(500, 400, 300, 16), (0, 50_000, 300, 1600)]
+    assert found == [(400, 300, 300, 16), (0, 50_000, 300, 1600)]
 
 
 def test_only_the_settings_of_the_chosen_source_are_kept(raw, configure, tmp_path):

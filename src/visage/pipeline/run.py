@@ -20,7 +20,7 @@ from visage.pipeline.machine import slots
 from visage.pipeline.plan import Plan
 
 POLL_SECONDS = 0.2
-PREVIEW_SHARE = 0.05
+PREVIEW_SHARE = 0.03
 """Of the time, at most, in which previews of the page are drawn."""
 PREVIEW = "preview/index.html"
 

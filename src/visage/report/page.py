@@ -24,12 +24,13 @@ from visage.report.wording import KINDS, grouped, plain, share, significant
 from visage.results import Reference
 
 
-def build_report(names: Sequence[str], root: Path, out: Path) -> None:
+def build_report(names: Sequence[str], root: Path, out: Path, processes: int = 1) -> None:
     """Write the page with its pictures, the tables and the plots.
 
     names: `<recipe>-<size>-<seed>`, in the order of the page; the seeds of a label become one row.
     root: the project's folder, with configs/, runs/, metrics/, data/processed/card.json and data/reference/.
     out: folder for index.html, images/, table.csv, curves.csv and plots/; nothing in it refers to anything outside.
+    processes: that render charts.
 
     Raises:
         UserError: there is nothing to report, a config is missing, or a file cannot be read.
@@ -43,7 +44,7 @@ def build_report(names: Sequence[str], root: Path, out: Path) -> None:
     for size in sorted({model.config.size for model in models}):
         reference, of_size = load_reference(size, root), [model for model in models if model.config.size == size]
         page = size_page(size, of_size, reference, look, _images(card), tests, copier, opponents(size, root, of_size))
-        render(page.drawings)
+        render(page.drawings, processes)
         _trace(provenance, page, reference)
         pages.append(page)
     linear = [one for page in pages for one, _ in page.linear]

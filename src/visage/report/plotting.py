@@ -20,7 +20,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from visage.files import replacing
-from visage.machine import cores
 from visage.report.models import Model
 
 INK = "#1b2430"
@@ -116,7 +115,7 @@ class Drawing:
 
     def _look(self) -> Rendered:
         if self.rendered is None:
-            render([self])
+            render([self], 1)
         assert self.rendered is not None
         return self.rendered
 
@@ -160,10 +159,10 @@ def plot(
         kept.append(Drawing(name, f"{title}; {y or 'runs'} against {x}", figure))
 
 
-def render(drawings: Sequence[Drawing]) -> None:
-    """Render charts, many of them on all cores: that takes several times as long as drawing them."""
+def render(drawings: Sequence[Drawing], processes: int) -> None:
+    """Render charts, many of them in several processes: that takes several times as long as drawing them."""
     waiting = [drawing for drawing in drawings if drawing.rendered is None]
-    workers = min(cores(), len(waiting) // FEW)
+    workers = min(processes, len(waiting) // FEW)
     work = [(drawing.figure, drawing.label) for drawing in waiting if drawing.figure is not None]
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:
