@@ -92,7 +92,7 @@ def card(root: Path, title: str = "drawn faces, not photographs", ood: str = "dr
 def reference(root: Path, size: int, sets: list[ImageSet] = SETS) -> Path:
     records = [record("auroc", x, half=0.01, n=N + M, images=HEADLINE, score=name) for name, x in BASELINES.items()]
     records += [record("fd_attr128_floor", 4.0, "estimate"), record("probe_pixels", 0.78, "estimate")]
-    gaussian = [record("bits_per_dim", GAUSSIAN_BITS), record("fd_attr128", 30.0, "estimate", n=200)]
+    gaussian = [record("bits_per_dim", GAUSSIAN_BITS), record("fd_attr128", 30.0, "estimate", half=7.0, n=200)]
     save(grid(faces(16, size, "gaussian"), 8), root / f"data/reference/{size}/gaussian_samples.png")
     linear = [schema.LinearReference("gaussian", 0, gaussian)]
     for numbers, mse in PCA_MSE.items():

@@ -159,7 +159,7 @@ def test_the_caption_repeats_the_protocol(source):
 
 
 def test_one_gaussian_is_a_row_and_what_does_not_beat_it_says_so(source, page, project):
-    """At 4.6 bits/dim it is behind the flow and ahead of what is known of the VAEs; its samples are 30 from faces."""
+    """At 4.6 bits/dim it is behind the flow and ahead of what is known of the VAEs; its samples are 30 ± 7 from faces."""
     row = page.rows[GAUSSIAN]
     assert row["bits_per_dim"]["text"].startswith("4.600")
     assert row["recon_mse"]["text"] == "–"
@@ -173,7 +173,7 @@ def test_one_gaussian_is_a_row_and_what_does_not_beat_it_says_so(source, page, p
     assert {run for run, key in flagged if key == "bits_per_dim"} == {"vae-16", "beta_vae-16"}
     distances = {run: float(cells["fd_attr128"]["data-value"] or "inf") for run, cells in page.rows.items()}
     assert {run for run, key in flagged if key == "fd_attr128"} == {
-        run for run, distance in distances.items() if 30 <= distance < np.inf and not run.startswith("One")
+        run for run, distance in distances.items() if 37 < distance < np.inf
     }
     assert "best" not in row["bits_per_dim"]["text"]
     run, value, *_ = protocols(source)["figures"][GAUSSIAN]["bits_per_dim"][0]
@@ -208,8 +208,9 @@ def test_a_sentence_names_the_models_on_the_wrong_side_of_their_reference(source
     at_16, at_32 = (" ".join(re.sub("<[^>]*>", "", text).split()) for text in sentences)
     assert at_16 == (
         "Not better than a linear reference: vae-16, beta_vae-16 in Bits/dim (one Gaussian: 4.600); "
-        "vae-16, beta_vae-16 in Recon. MSE (PCA, 64 numbers: 0.01100); dcgan-16, realnvp-16 in FD attr (one Gaussian: "
-        "30.00); 3 of 9 figures that have such a reference are better."
+        "vae-16, beta_vae-16 in Recon. MSE (PCA, 64 numbers: 0.01100); realnvp-16 in FD attr (one Gaussian: "
+        "30.00); 2 of 9 figures that have such a reference are better. "
+        "Too close to tell: beta_vae-16, dcgan-16 in FD attr (one Gaussian: 30.00)."
     )
     assert at_32.startswith("Not better than a linear reference: realnvp-32 in FD attr")
 
@@ -530,3 +531,11 @@ def test_kinds_are_written_in_one_order(page, source):
             "not defined" if cell["data-value"] == "" else "upper bound" if cell["text"].startswith("≤") else "exact"
         )
         assert kinds[int(cell["data-kind"])] == expected
+
+
+def test_charts_that_several_processes_render_are_the_same(project, source, tmp_path):
+    """Each has to travel to another process and back."""
+    build_report(fake_runs.NAMES, project, tmp_path / "report", processes=2)
+    assert (tmp_path / "report/index.html").read_text(encoding="utf-8") == source
+    for plot in (project / "report/plots").iterdir():
+        assert (tmp_path / "report/plots" / plot.name).read_bytes() == plot.read_bytes(), plot.name
