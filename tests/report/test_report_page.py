@@ -159,7 +159,7 @@ def test_the_caption_repeats_the_protocol(source):
 
 
 def test_one_gaussian_is_a_row_and_what_does_not_beat_it_says_so(source, page, project):
-    """At 4.6 bits/dim it is behind the flow and ahead of what is known of the VAEs; its samples are 30 ± 7 from faces."""
+    """At 4.6 bits/dim it is behind the flow and ahead of what is known of the VAEs; samples: 30 ± 7 from faces."""
     row = page.rows[GAUSSIAN]
     assert row["bits_per_dim"]["text"].startswith("4.600")
     assert row["recon_mse"]["text"] == "–"
