@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, fork=True, cost=Path("data/cost/attribute_network.json"))
+    run_stage(main, fork="training", cost=Path("data/cost/attribute_network.json"))

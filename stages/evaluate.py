@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, fork=True)
+    run_stage(main, fork="evaluation")

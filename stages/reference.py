@@ -21,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, fork=True, cost=Path("data/cost/reference.json"))
+    run_stage(main, fork="evaluation", cost=Path("data/cost/reference.json"))

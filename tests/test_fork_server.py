@@ -25,7 +25,7 @@ STAGE = """
 import os, signal, sys, time
 from pathlib import Path
 
-loaded = "torch" in sys.modules
+loaded = [name for name in ("torch", "sklearn") if name in sys.modules]
 from visage.errors import UserError
 from visage.stage import run_stage
 
@@ -61,7 +61,7 @@ def main():
         time.sleep(60)
 
 
-run_stage(main, fork=True)
+run_stage(main, fork=os.environ["KIND"])
 """
 
 
@@ -95,13 +95,13 @@ def begin(tmp_path):
     """Start the script, at `address` or by itself."""
     (tmp_path / "stage.py").write_text(STAGE)
 
-    def begin(*words, address=None, source=ROOT / "src"):
+    def begin(*words, address=None, source=ROOT / "src", kind="training"):
         others = {name: value for name, value in os.environ.items() if name != ADDRESS}
         named = {ADDRESS: address} if address else {}
         return subprocess.Popen(
             [PYTHON, "stage.py", *words],
             cwd=tmp_path,
-            env=others | {"PYTHONPATH": str(source), "OWN": "value"} | named,
+            env=others | {"PYTHONPATH": str(source), "OWN": "value", "KIND": kind} | named,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -154,9 +154,10 @@ def test_an_unforeseen_error_has_its_traceback(begin, address):
     assert err.rstrip().endswith("ValueError: a mistake")
 
 
-def test_only_a_fork_finds_pytorch_imported(begin, address):
-    assert result(begin("loaded", address=address))[1] == "True\n"
-    assert result(begin("loaded"))[1] == "False\n"
+def test_a_fork_finds_imported_what_stages_of_its_kind_need_and_no_more(begin, address):
+    assert result(begin("loaded", address=address, kind="evaluation"))[1] == "['torch', 'sklearn']\n"
+    assert result(begin("loaded", address=address))[1] == "['torch']\n"
+    assert result(begin("loaded"))[1] == "[]\n"
 
 
 def test_a_fork_has_the_code_that_the_stage_finds_not_the_runners(begin, address, tmp_path):
@@ -189,11 +190,11 @@ def test_without_a_server_the_stage_runs_by_itself(begin, monkeypatch, tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     server = ForkServer()
-    path = os.environ[ADDRESS]
-    process = begin("ends", "3", address=path)  # which asks, and waits for a server that never starts
+    address = os.environ[ADDRESS]
+    process = begin("ends", "3", address=address)  # which asks, and waits for a server that never starts
     server.close()
     assert result(process)[0] == 3
-    assert not Path(path).exists()
+    assert not list(Path(address).parent.glob(f"{Path(address).name}*"))
 
 
 def test_a_stage_does_not_wait_for_a_server_that_has_died(begin, monkeypatch, tmp_path):

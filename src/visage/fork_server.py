@@ -1,11 +1,13 @@
-"""A process that has imported PyTorch and forks for each stage: a fork takes no time, an import seconds.
+"""Processes that have imported libraries and fork for each stage: a fork takes no time, an import seconds.
 
-A runner of many stages keeps one. A stage that finds its address in the environment sends it all that makes a process:
-arguments, environment, working directory, standard streams. It passes signals on to the fork and ends as the fork ends,
-so that whoever started the stage sees no difference. Of this project's own modules the server imports none but this one
-and what it needs: each fork reads the others as they are by then.
+A runner of many stages keeps one for trainings and, forked from it, one for evaluations, which import more. A stage that
+finds their address in the environment sends all that makes a process: arguments, environment, working directory,
+standard streams. It passes signals on to the fork and ends as the fork ends, so that whoever started the stage sees no
+difference. Of this project's own modules the servers import none but this one and what it needs: each fork reads the
+others as they are by then.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -20,14 +22,23 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from visage.machine import private_folder
 
 ADDRESS = "VISAGE_FORK_SERVER"
-"""The variable that tells a stage where the server listens."""
-PRELOADED = ("torch", "torch._dynamo", "torch.utils.flop_counter")
-"""What all of them import, without starting CUDA; PyTorch's optimisers import its compiler. No more than that, so that
-a training does not seem to need the memory of what only evaluations import.
+"""The variable that tells a stage where the servers listen: what their sockets' paths begin with."""
+Kind = Literal["training", "evaluation"]
+IMPORTS: dict[Kind, tuple[str, ...]] = {
+    "training": ("torch", "torch._dynamo", "torch.utils.flop_counter"),
+    "evaluation": (
+        *("scipy.fft", "scipy.ndimage", "scipy.special", "scipy.stats"),
+        *("sklearn.covariance", "sklearn.decomposition", "sklearn.ensemble", "sklearn.linear_model"),
+        *("sklearn.metrics", "sklearn.neighbors", "sklearn.preprocessing", "sklearn.tree"),
+    ),
+}
+"""What stages of a kind import, without starting CUDA, and what those above it import; PyTorch's optimisers import its
+compiler. Two kinds, so that a training does not seem to need the memory of what only evaluations import.
 """
 STREAMS = (0, 1, 2)
 STATUS = struct.Struct("i")
@@ -48,49 +59,50 @@ class _Request:
 
 
 class ForkServer:
-    """Keeps the server as long as it is open; the processes that are started meanwhile find it.
+    """Keeps the servers as long as it is open; the processes that are started meanwhile find them.
 
-    The server starts when the first stage asks for it, and ends when this process ends, in whatever way.
+    A server starts when the first stage asks for it, and ends when this process ends, in whatever way.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._path: Path | None = None
-        self._socket: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
+        self._paths: list[Path] = []
         if not hasattr(os, "pidfd_open"):
             return  # not Linux; elsewhere a fork may not use all libraries
-        self._socket = socket.socket(socket.AF_UNIX)
         with suppress(OSError):  # a folder that can hold no socket; then each stage imports what it needs
-            path = private_folder() / f"fork-{os.getpid()}"
-            path.unlink(missing_ok=True)
-            self._socket.bind(str(path))
-            self._socket.listen()
-            self._path = path
-            os.environ[ADDRESS] = str(path)
+            address = str(private_folder() / f"fork-{os.getpid()}")
+            for kind in IMPORTS:
+                self._sockets.append(socket.socket(socket.AF_UNIX))
+                self._paths.append(_place(address, kind))
+                self._paths[-1].unlink(missing_ok=True)
+                self._sockets[-1].bind(str(self._paths[-1]))
+                self._sockets[-1].listen()
+            os.environ[ADDRESS] = address
 
     def start_if_asked(self) -> None:
         """Start the server if a stage waits for it."""
-        if self._socket is None or self._path is None or self._process is not None:
+        if ADDRESS not in os.environ or self._process is not None:
             return
-        if not select.select([self._socket], [], [], 0)[0]:
+        if not select.select(self._sockets, [], [], 0)[0]:
             return
+        numbers = [listening.fileno() for listening in self._sockets]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "visage.fork_server", str(self._socket.fileno())],
-            stdin=subprocess.PIPE,  # its end tells the server that this process has ended
+            [sys.executable, "-m", "visage.fork_server", *map(str, numbers)],
+            stdin=subprocess.PIPE,  # its end tells the servers that this process has ended
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=[self._socket.fileno()],
+            pass_fds=numbers,
             process_group=0,  # Ctrl-C is for the stages
         )
-        self._socket.close()  # it is the server's now: if that ends, no stage shall wait for an answer
+        _close(*self._sockets)  # they are the servers' now: if those end, no stage shall wait for an answer
 
     def close(self) -> None:
-        """End the server; forks that still run are kept."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._path is not None:
-            os.environ.pop(ADDRESS, None)
-            self._path.unlink(missing_ok=True)
+        """End the servers; forks that still run are kept."""
+        os.environ.pop(ADDRESS, None)
+        _close(*self._sockets)
+        for path in self._paths:
+            path.unlink(missing_ok=True)
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -99,15 +111,15 @@ class ForkServer:
 # --- the stage's side
 
 
-def run_forked() -> None:
-    """Have this process's script run by a fork of the server, and end as it ends; return where there is no server."""
+def run_forked(kind: Kind) -> None:
+    """Have this process's script run by a fork of a server, and end as it ends; return where there is no server."""
     address = os.environ.pop(ADDRESS, None)
     if address is None:
         return
     request = _Request(sys.orig_argv, sys.argv, sys.path, str(Path.cwd()), dict(os.environ))
     with socket.socket(socket.AF_UNIX) as server:
         try:
-            server.connect(address)
+            server.connect(str(_place(address, kind)))
             socket.send_fds(server, [b"\n"], STREAMS)
             server.sendall(json.dumps(asdict(request)).encode() + b"\n")
             if not server.recv(1):
@@ -125,24 +137,41 @@ def run_forked() -> None:
     os._exit(status)
 
 
-# --- the server's side
+# --- the servers' side
 
 
-def _serve(listening: socket.socket) -> _Request | None:
-    """Fork for each stage that connects; return what to run in each fork, and None in this process when it may end."""
-    for name in PRELOADED:
+def _serve(sockets: dict[Kind, socket.socket]) -> _Request | None:
+    """Fork for each stage that connects; return what to run in each fork, and None in a server when it may end.
+
+    This process serves the first kind, and forks for the others when the first of them is asked for.
+    """
+    kind, *_ = sockets
+    listening = sockets.pop(kind)
+    for name in IMPORTS[kind]:
         importlib.import_module(name)
     gc.freeze()  # garbage collection in a fork shall not write to the memory that all of them share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([listening, sys.stdin], [], [])
+        ready, _, _ = select.select([sys.stdin, listening, *sockets.values()], [], [])
         if sys.stdin in ready:
             return None
-        connection, _ = listening.accept()
-        if os.fork() == 0:
+        if listening in ready:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                _close(listening, *sockets.values())
+                return _attend(connection)
+            connection.close()
+        elif os.fork() == 0:
             listening.close()
-            return _attend(connection)
-        connection.close()
+            return _serve(sockets)
+        else:
+            _close(*sockets.values())  # they are the other server's now
+            sockets = {}
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        each.close()
 
 
 def _attend(connection: socket.socket) -> _Request:
@@ -173,7 +202,23 @@ def _attend(connection: socket.socket) -> _Request:
     os._exit(0)
 
 
-def _run(request: _Request) -> None:
+@dataclass
+class _Ending:
+    """The last thing that a process does: a fork has the system take it apart, which Python needs two seconds for.
+
+    status: of the fork, None of what is to end as Python ends.
+    """
+
+    status: int | None = None
+
+    def __call__(self) -> None:
+        if self.status is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.status)
+
+
+def _run(request: _Request, ending: _Ending) -> None:
     """Be the process that asked."""
     for name in [name for name in sys.modules if name.split(".")[0] == "visage"]:
         del sys.modules[name]  # the stage's are those that its own path leads to
@@ -183,12 +228,23 @@ def _run(request: _Request) -> None:
     os.chdir(request.folder)
     try:
         runpy.run_path(str(Path(request.argv[0]).absolute()), run_name="__main__")
+        ending.status = 0
+    except SystemExit as asked:
+        ending.status = asked.code if isinstance(asked.code, int) else None
+        raise
     finally:
         gc.unfreeze()  # libraries complain of objects that are left over when the process ends
 
 
+def _place(address: str, kind: Kind) -> Path:
+    """The socket of a kind of stages."""
+    return Path(f"{address}-{kind}")
+
+
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[1])) as listening:
-        request = _serve(listening)
+    ending = _Ending()
+    atexit.register(ending)  # before all others, and so called after them
+    handed = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
+    request = _serve(dict(zip(IMPORTS, handed, strict=True)))
     if request is not None:
-        _run(request)
+        _run(request, ending)

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from visage.errors import UserError
-from visage.fork_server import run_forked
+from visage.fork_server import Kind, run_forked
 from visage.machine import peak_memory
 from visage.redaction import redact_streams
 
@@ -31,19 +31,19 @@ FIXES = {
 """What helps against the refusals of an operating system that are not the project's fault."""
 
 
-def run_stage(main: Callable[[], None], *, fork: bool = False, cost: Path | None = None) -> None:
+def run_stage(main: Callable[[], None], *, fork: Kind | None = None, cost: Path | None = None) -> None:
     """Call `main`; a UserError, or Ctrl-C, becomes a line on stderr and an exit status, without a traceback.
 
     Set VISAGE_TRACEBACK=1 to see the traceback.
 
-    fork: leave the call to a fork of the server (`visage.fork_server`) where there is one; what takes long to import is
-        imported by `main`, so that this process does not import it.
+    fork: leave the call to a fork of the server for stages of this kind (`visage.fork_server`) where there is one; what
+        takes long to import is imported by `main`, so that this process does not import it.
     cost: where to write what the stage took, a file of its own, because no two are the same.
     """
     redact_streams()
     try:
-        if fork:
-            run_forked()
+        if fork is not None:
+            run_forked(fork)
         began = time.monotonic()
         main()
         if cost is not None:

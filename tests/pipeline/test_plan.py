@@ -55,6 +55,14 @@ def test_workers_are_busy_until_near_the_end(slots):
     assert seconds_with(slots, Plan(needs, seconds), seconds) < 1.05 * best
 
 
+def test_no_long_evaluation_is_left_alone_at_the_end():
+    needs = {f"train@{i}": set() for i in range(22)} | {f"evaluate@{i}": {f"train@{i}"} for i in range(22)}
+    seconds = {f"train@{i}": 30 + 3 * i for i in range(22)} | {f"evaluate@{i}": 12 for i in range(22)}
+    seconds |= {f"evaluate@{i}": 80 for i in (9, 11, 13)}
+    best = sum(seconds.values()) / 2
+    assert seconds_with(2, Plan(needs, seconds), seconds) < 1.005 * best  # 1.013 where only trainings are compared
+
+
 def test_what_a_failed_stage_does_not_concern_still_runs():
     plan = Plan(NEEDS, SECONDS)
     assert "evaluate@long" not in order(plan, fail={"train@long"})

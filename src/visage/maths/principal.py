@@ -32,12 +32,11 @@ def principal_axes(x: Tensor, count: int) -> Principal:
     and d are uncorrelated and d has mean 0, so that each half has axes of its own. They are found exactly where many
     are asked for, else by a randomised method, with the same random numbers in every call.
     """
-    left, right = x.chunk(2, dim=3)
-    right = right.flip(3)
-    halves = ((left + right) / 2**0.5, (left - right) / 2**0.5)
-    middle = halves[0].mean(0)
-    found = [_axes(halves[0] - middle, count), _axes(halves[1], count)]
-    total = sum(half.square().sum() for half in (halves[0] - middle, halves[1])) / len(x)
+    even, odd = halves(x)
+    middle = even.mean(0)
+    even = even - middle
+    found = [_axes(even, count), _axes(odd, count)]
+    total = sum(half.square().sum() for half in (even, odd)) / len(x)
     order = torch.cat([variances for _, variances in found]).argsort(descending=True)[:count]
     axes = torch.cat([_whole(found[0][0], 1), _whole(found[1][0], -1)])[order].flatten(1).T
     variances = torch.cat([variances for _, variances in found])[order]
@@ -49,6 +48,18 @@ def principal_axes(x: Tensor, count: int) -> Principal:
         variances=torch.nn.functional.pad(variances, (0, missing)),
         rest=((total - variances.sum()) / max(1, dims - count)).clamp(min=0),
     )
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The s and d of images (N, C, H, W), W even: what their halves have in common and what not, (N, C, H, W / 2)."""
+    left, right = x.chunk(2, dim=3)
+    right = right.flip(3)
+    return (left + right) / 2**0.5, (left - right) / 2**0.5
+
+
+def whole(even: Tensor, odd: Tensor) -> Tensor:
+    """The images (N, C, H, W) of these s and d, (N, C, H, W / 2)."""
+    return torch.cat([even + odd, (even - odd).flip(3)], dim=3) / 2**0.5
 
 
 def local_basis(axes: Tensor, wanted: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from visage.maths.pixels import LEVELS
 from visage.maths.principal import fit_gaussian
+from visage.nn.mirrored import MirroredAxes
 
 ACT_NORM_IMAGES = 256
 """How many training images an `ActNorm` is fitted to, at most."""
@@ -94,7 +95,8 @@ class Whitening(Bijection):
     axes, lies half way from that of the others, 1, to that of the first of these, on a logarithmic scale: RealNVP's
     demo at 64 pixels gave test faces 2.97 bits per dimension with it, 3.03 with 1 in its place, and 2.98 with h^2.
 
-    mean: mu, (D,). axes: U, (D, K). stds: (lambda / h)^1/2, (K,). rest: rho^1/2, scalar. All are buffers.
+    mean: mu, (D,). axes: U, as half images. stds: (lambda / h)^1/2, in their order. rest: rho^1/2, scalar. All are
+    buffers.
 
     Args:
         channels: of the image.
@@ -103,45 +105,45 @@ class Whitening(Bijection):
     """
 
     mean: Tensor
-    axes: Tensor
+    axes: MirroredAxes
     stds: Tensor
     rest: Tensor
 
     def __init__(self, channels: int, size: int, axes: int) -> None:
         super().__init__()
-        dims = channels * size**2
-        axes = min(axes, dims)
-        self.register_buffer("mean", torch.zeros(dims))
-        self.register_buffer("axes", torch.zeros(dims, axes))
-        self.register_buffer("stds", torch.ones(axes))
+        self.count = min(axes, channels * size**2)
+        self.axes = MirroredAxes(channels, size, axes)
+        self.register_buffer("mean", torch.zeros(channels * size**2))
+        self.register_buffer("stds", torch.ones(self.axes.columns))
         self.register_buffer("rest", torch.ones(()))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Take mean and covariance from images x (N, C, S, S), at least two, together with their mirror images."""
-        found = fit_gaussian(x, len(self.stds), LEAST_VARIANCE)
+        found = fit_gaussian(x, self.count, LEAST_VARIANCE)
         there = found.axes.square().sum(0) > 0.5  # few images have fewer axes; the others are zero
         self.mean.copy_(found.mean)
-        # a step of Newton's method towards orthonormal axes, without which the way back is not quite the inverse
-        self.axes.copy_(1.5 * found.axes - 0.5 * found.axes @ (found.axes.T @ found.axes))
+        places = self.axes.set(found.axes)
+        self.axes.orthonormalise()  # without this the way back is not quite the inverse
         variances = torch.where(there, found.variances, found.rest)
-        dims, count = self.axes.shape
-        height = (variances[-1] / found.rest).sqrt() if 0 < count < dims else 1.0
-        self.stds.copy_((variances / height).sqrt())
+        height = (variances[-1] / found.rest).sqrt() if 0 < self.count < len(self.mean) else 1.0
+        stds = torch.cat([variances / height, found.rest[None]]).sqrt()
+        self.stds.copy_(stds[places])  # columns that are not used count as any other axis does
         self.rest.copy_(found.rest.sqrt())
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
             centred = x.flatten(1) - self.mean
-            z = centred / self.rest + (centred @ self.axes * (1 / self.stds - 1 / self.rest)) @ self.axes.T
-        dims, count = self.axes.shape
-        log_det = -self.stds.log().sum() - (dims - count) * self.rest.log()
+            along = self.axes.coefficients(centred) * (1 / self.stds - 1 / self.rest)
+            z = centred / self.rest + self.axes.combine(along)
+        log_det = -self.stds.log().sum() - (len(self.mean) - len(self.stds)) * self.rest.log()
         return z.reshape(x.shape), log_det.expand(len(x))
 
     def from_noise(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             white = z.flatten(1)
-            x = self.mean + self.rest * white + (white @ self.axes * (self.stds - self.rest)) @ self.axes.T
+            along = self.axes.coefficients(white) * (self.stds - self.rest)
+            x = self.mean + self.rest * white + self.axes.combine(along)
         return x.reshape(z.shape)
 
 

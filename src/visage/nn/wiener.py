@@ -34,6 +34,7 @@ from visage.maths import diffusion, ranks
 from visage.maths.diffusion import FilteredPrediction
 from visage.maths.likelihoods import HALF_BIN
 from visage.maths.principal import fit_gaussian
+from visage.nn.mirrored import MirroredAxes
 
 LEAST_VARIANCE = HALF_BIN**2 / 3
 """Of a pixel along any axis: that of a uniform distribution over the width of one 8-bit value."""
@@ -94,25 +95,25 @@ class WienerFilter(nn.Module):
     """
 
     mean: Tensor
-    axes: Tensor
+    axes: MirroredAxes
     variances: Tensor
     rest: Tensor
 
     def __init__(self, channels: int, size: int, axes: int) -> None:
         super().__init__()
-        dims = channels * size**2
-        self.register_buffer("mean", torch.zeros(dims))
-        self.register_buffer("axes", torch.zeros(dims, min(axes, dims)))
-        self.register_buffer("variances", torch.ones(min(axes, dims)))
+        self.count = min(axes, channels * size**2)
+        self.axes = MirroredAxes(channels, size, axes)
+        self.register_buffer("mean", torch.zeros(channels * size**2))
+        self.register_buffer("variances", torch.ones(self.axes.columns))
         self.register_buffer("rest", torch.ones(()))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Take mean and covariance from images x (N, C, s, s), at least two, together with their mirror images."""
-        found = fit_gaussian(x, len(self.variances), LEAST_VARIANCE)
+        found = fit_gaussian(x, self.count, LEAST_VARIANCE)
         self.mean.copy_(found.mean)
-        self.axes.copy_(found.axes)
-        self.variances.copy_(found.variances)
+        # columns that are not used count as any other axis does
+        self.variances.copy_(torch.cat([found.variances, found.rest[None]])[self.axes.set(found.axes)])
         self.rest.copy_(found.rest)
 
     def forward(self, x_t: Tensor, a: Tensor, sigma: Tensor) -> LinearGuess:
@@ -125,8 +126,8 @@ class WienerFilter(nn.Module):
             centred = x_t.flatten(1) - a * self.mean
             noisy, noisy_rest = (a**2 * v + sigma**2 for v in (self.variances, self.rest))  # variances in x_t / noise
             gain, gain_rest = a * self.variances / noisy, a * self.rest / noisy_rest
-            along = (gain - gain_rest) * (centred @ self.axes)
-            m = self.mean + gain_rest * centred + along @ self.axes.T
+            along = (gain - gain_rest) * self.axes.coefficients(centred)
+            m = self.mean + gain_rest * centred + self.axes.combine(along)
             left, left_rest = self.left(a**2, sigma**2)
             c = self.mean_of(left, left_rest).sqrt()
             s = self.mean_of(left**2 / self.variances, left_rest**2 / self.rest).sqrt()  # V C^-1 V along the axes
@@ -140,8 +141,8 @@ class WienerFilter(nn.Module):
 
     def mean_of(self, along: Tensor, rest: Tensor) -> Tensor:
         """The mean over the D dimensions, (B, 1), of what is (B, K) along the axes and (B, 1) along any other."""
-        dims, count = self.axes.shape
-        return (along.sum(1, keepdim=True) + (dims - count) * rest) / dims
+        dims = len(self.mean)
+        return (along.sum(1, keepdim=True) + (dims - len(self.variances)) * rest) / dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +180,9 @@ class FilteredStep:
         """A sum over the axes, and over the dimensions that are left."""
         a, variance, along, rest = self.variances(t)
         missed = a * (x0 - guess).flatten(1)
-        missed_along = (missed @ self.filter.axes).square()
+        missed_along = self.filter.axes.coefficients(missed).square()
         missed_rest = (missed.square().sum(1) - missed_along.sum(1)).clamp(min=0)
-        dims, count = self.filter.axes.shape
+        dims, count = missed.shape[1], missed_along.shape[1]
         kl = (variance / along - 1 - (variance / along).log() + missed_along / along).sum(1)
         ratio = (variance / rest)[:, 0]
         return 0.5 * (kl + (dims - count) * (ratio - 1 - ratio.log()) + missed_rest / rest[:, 0])
@@ -190,4 +191,5 @@ class FilteredStep:
         """The root of the covariance, times eps."""
         _, _, along, rest = self.variances(torch.tensor([t]))
         flat, axes = eps.flatten(1), self.filter.axes
-        return (rest.sqrt() * flat + ((along.sqrt() - rest.sqrt()) * (flat @ axes)) @ axes.T).view_as(eps)
+        added = axes.combine((along.sqrt() - rest.sqrt()) * axes.coefficients(flat))
+        return (rest.sqrt() * flat + added).view_as(eps)

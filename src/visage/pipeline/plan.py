@@ -28,8 +28,9 @@ class Plan:
 
         What is nearest to the end comes first, so that a trained model is measured before the next one is trained.
         Among equals: until the first one of the last kind has begun, the one that takes the least time, so that there
-        is soon something to look at; then the one that takes longest. When those that others wait for are fewer than
-        the slots, what has most behind it comes first, so that at the end no slot stays idle for long.
+        is soon something to look at; then the one that takes longest together with what waits for it. Where there are
+        several slots, and fewer than twice as many stages that others wait for, that alone counts, so that what is
+        short is left for the end, and no slot stays idle for long.
         """
         found = [
             stage
@@ -38,9 +39,10 @@ class Plan:
         ]
         if not self.deepest & self.started:
             return sorted(found, key=lambda stage: (-self.depth[stage], self.expected(stage)))
-        if len([stage for stage in self.needs if self.readers[stage] and stage not in self.started]) < slots:
+        needed = [stage for stage in self.needs if self.readers[stage] and stage not in self.started]
+        if slots > 1 and len(needed) < 2 * slots:
             return sorted(found, key=lambda stage: -self.chain[stage])
-        return sorted(found, key=lambda stage: (-self.depth[stage], -self.expected(stage)))
+        return sorted(found, key=lambda stage: (-self.depth[stage], -self.chain[stage]))
 
     @cached_property
     def readers(self) -> dict[str, list[str]]:

@@ -1,0 +1,70 @@
+"""Axes of images and of their mirror images, as halves of images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visage.maths.principal import halves, whole
+
+
+class MirroredAxes(nn.Module):
+    """Orthonormal axes, each its own mirror image (even) or minus that (odd), as buffers.
+
+    Two pixels that mirror each other are (s + d) / sqrt 2 and (s - d) / sqrt 2. Even axes have no part in d and odd
+    ones none in s. So products take the half images alone: for a whole basis, half the time and memory.
+
+    even, odd: (D / 2, k), k = min(K, D / 2). Columns that are not used are 0: before `set`, all of them.
+
+    Args:
+        channels: of the image.
+        size: side of the image in pixels, even.
+        count: K, the most axes to be set.
+    """
+
+    even: Tensor
+    odd: Tensor
+
+    def __init__(self, channels: int, size: int, count: int) -> None:
+        super().__init__()
+        self.shape = channels, size, size
+        half = channels * size**2 // 2
+        self.register_buffer("even", torch.zeros(half, min(count, half)))
+        self.register_buffer("odd", torch.zeros(half, min(count, half)))
+
+    @property
+    def columns(self) -> int:
+        """2 k, those of both kinds, used or not."""
+        return 2 * self.even.shape[1]
+
+    @torch.no_grad()
+    def set(self, axes: Tensor) -> Tensor:
+        """Take the columns of (D, K), each even, odd or 0.
+
+        Returns, for each column here, (2 k,), the place among those K, or -1 if it is not used.
+        """
+        even, odd = halves(axes.T.unflatten(1, self.shape))
+        places = []
+        for kept, half in ((self.even, even.flatten(1)), (self.odd, odd.flatten(1))):
+            found = (half.square().sum(1) > 0.5).nonzero()[:, 0]
+            kept.zero_()
+            kept[:, : len(found)] = half[found].T
+            places.append(F.pad(found, (0, kept.shape[1] - len(found)), value=-1))
+        return torch.cat(places)
+
+    @torch.no_grad()
+    def orthonormalise(self) -> None:
+        """A step of Newton's method, for axes that are orthonormal to a few digits only."""
+        for kept in (self.even, self.odd):
+            kept.copy_(1.5 * kept - 0.5 * kept @ (kept.T @ kept))
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Products of x (B, D) with the axes, (B, 2 k)."""
+        even, odd = halves(x.unflatten(1, self.shape))
+        return torch.cat([even.flatten(1) @ self.even, odd.flatten(1) @ self.odd], dim=1)
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Sums of the axes with coefficients (B, 2 k), (B, D)."""
+        channels, height, width = self.shape
+        even, odd = coefficients.chunk(2, dim=1)
+        shape = channels, height, width // 2
+        return whole((even @ self.even.T).unflatten(1, shape), (odd @ self.odd.T).unflatten(1, shape)).flatten(1)
