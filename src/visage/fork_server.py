@@ -1,7 +1,7 @@
 """Processes that have imported libraries and fork for each stage: a fork takes no time, an import seconds.
 
-A runner of many stages keeps one for trainings and, forked from it, one for evaluations, which import more. A stage that
-finds their address in the environment sends all that makes a process: arguments, environment, working directory,
+A runner of many stages keeps one for trainings and, forked from it, one for evaluations, which import more. A stage
+that finds their address in the environment sends all that makes a process: arguments, environment, working directory,
 standard streams. It passes signals on to the fork and ends as the fork ends, so that whoever started the stage sees no
 difference. Of this project's own modules the servers import none but this one and what it needs: each fork reads the
 others as they are by then.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 HELD_OUT = 10
 """Every tenth image, about, is kept from finding the axes of a Gaussian and measures the variances along them."""
-OVERSAMPLING, ITERATIONS = 20, 3
+OVERSAMPLING, ITERATIONS = 20, 2
 """Axes that are sought beyond those asked for, and power iterations (Halko et al. 2011, arXiv:0909.4061)."""
 
 

@@ -29,6 +29,7 @@ class Block:
 
     mean: (F,). scale: (F,), standard deviations. low: (K,), which dimensions hang together; the others: (F - K,).
     directions: (K, K), orthonormal, of the low ones over their scales. variances: (K,) along these directions.
+    covariance: (K, K), of the low ones.
     """
 
     mean: NDArray[np.float32]
@@ -36,6 +37,7 @@ class Block:
     low: NDArray[np.intp]
     directions: NDArray[np.float32]
     variances: NDArray[np.float64]
+    covariance: NDArray[np.float32]
 
     @classmethod
     def fit(
@@ -56,7 +58,8 @@ class Block:
         others = (held[:, low] - mean[low]) / scale[low]
         variances = np.square(others @ directions.T).mean(0, dtype=np.float64)
         variances += np.square(directions, dtype=np.float64) @ (UNIFORM / np.square(scale[low], dtype=np.float64))
-        return cls(mean, scale, low, directions, variances)
+        roots = np.sqrt(variances).astype(np.float32)[:, None] * directions * scale[low]
+        return cls(mean, scale, low, directions, variances, roots.T @ roots)
 
     def expected_nats(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """E_u of -log p(v + u), (n,), for v + 1/2 in `values`, (n, F): in closed form, as log p is quadratic."""
@@ -76,9 +79,7 @@ class Block:
 
         centred = noisy - self.mean
         solved = centred / (self.scale**2 + np.float32(variance))
-        stds = np.sqrt(self.variances).astype(np.float32)
-        roots = stds[:, None] * self.directions * self.scale[self.low]
-        covariance = roots.T @ roots
+        covariance = self.covariance.copy()
         covariance.flat[:: len(covariance) + 1] += variance
         solved[:, self.low] = solve(covariance, centred[:, self.low].T, assume_a="pos", overwrite_a=True).T
         return (noisy - np.float32(variance) * solved).astype(np.float32, copy=False)
@@ -161,7 +162,7 @@ class FullGaussian:
 
 
 def _middles(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """V + 1/2."""
+    """The middles of 8-bit values: v + 1/2."""
     return images.astype(np.float32) + np.float32(0.5)
 
 

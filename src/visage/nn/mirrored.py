@@ -42,7 +42,7 @@ class MirroredAxes(nn.Module):
 
         Returns, for each column here, (2 k,), the place among those K, or -1 if it is not used.
         """
-        even, odd = halves(axes.T.unflatten(1, self.shape))
+        even, odd = halves(axes.T.reshape(-1, *self.shape))
         places = []
         for kept, half in ((self.even, even.flatten(1)), (self.odd, odd.flatten(1))):
             found = (half.square().sum(1) > 0.5).nonzero()[:, 0]
@@ -59,12 +59,12 @@ class MirroredAxes(nn.Module):
 
     def coefficients(self, x: Tensor) -> Tensor:
         """Products of x (B, D) with the axes, (B, 2 k)."""
-        even, odd = halves(x.unflatten(1, self.shape))
+        even, odd = halves(x.reshape(-1, *self.shape))
         return torch.cat([even.flatten(1) @ self.even, odd.flatten(1) @ self.odd], dim=1)
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Sums of the axes with coefficients (B, 2 k), (B, D)."""
         channels, height, width = self.shape
         even, odd = coefficients.chunk(2, dim=1)
-        shape = channels, height, width // 2
-        return whole((even @ self.even.T).unflatten(1, shape), (odd @ self.odd.T).unflatten(1, shape)).flatten(1)
+        shape = -1, channels, height, width // 2
+        return whole((even @ self.even.T).reshape(shape), (odd @ self.odd.T).reshape(shape)).flatten(1)

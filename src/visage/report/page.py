@@ -15,7 +15,7 @@ from visage.report.load import CARD, load_card, load_reference, load_run
 from visage.report.model_page import ABILITIES
 from visage.report.models import models_of
 from visage.report.ood import find
-from visage.report.plotting import PLAIN, looks, render
+from visage.report.plotting import PLAIN, looks, rendering
 from visage.report.provenance import Provenance, command, unit_of
 from visage.report.size_page import SizePage, size_page
 from visage.report.standouts import tests_of
@@ -41,12 +41,13 @@ def build_report(names: Sequence[str], root: Path, out: Path, processes: int = 1
     card, models = load_card(root), models_of(runs)
     look, tests = looks(models), tests_of(runs)
     pages, provenance, copier = [], Provenance(), Copier(out)
-    for size in sorted({model.config.size for model in models}):
-        reference, of_size = load_reference(size, root), [model for model in models if model.config.size == size]
-        page = size_page(size, of_size, reference, look, _images(card), tests, copier, opponents(size, root, of_size))
-        render(page.drawings, processes)
-        _trace(provenance, page, reference)
-        pages.append(page)
+    with rendering(processes):
+        for size in sorted({model.config.size for model in models}):
+            reference, of_size = load_reference(size, root), [model for model in models if model.config.size == size]
+            against = opponents(size, root, of_size)
+            page = size_page(size, of_size, reference, look, _images(card), tests, copier, against)
+            _trace(provenance, page, reference)
+            pages.append(page)
     linear = [one for page in pages for one, _ in page.linear]
     for drawing in (drawing for page in pages for drawing in page.drawings):
         drawing.save(out / "plots")

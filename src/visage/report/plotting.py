@@ -6,9 +6,10 @@ A recipe has one colour and a size one dash and marker, everywhere.
 import html
 import io
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +33,6 @@ PALETTE = (
 """Okabe and Ito's colours that can be seen on white and on black, then Paul Tol's; neighbours differ most."""
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
-FEW = 8
-"""Charts that are rendered at a time; fewer are not worth another process."""
 WIDTH = 4.3
 """Inches; the page puts such figures side by side where there is room."""
 STYLE: dict[Any, Any] = {
@@ -91,33 +90,26 @@ class Rendered(NamedTuple):
     png: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Drawing:
-    """A chart, which `render` renders along with others, or else whoever first asks for its SVG or PNG.
+    """A chart.
 
-    name: of its PNG; label: what it is, for screen readers. figure: None once it is rendered.
+    name: of its PNG; label: what it is, for screen readers. rendering: what is, or will be, there to show.
     """
 
     name: str
     label: str
-    figure: Figure | None
-    rendered: Rendered | None = None
+    rendering: Future[Rendered]
 
     @property
     def svg(self) -> str:
         """The element for the page."""
-        return self._look().svg
+        return self.rendering.result().svg
 
     @property
     def png(self) -> bytes:
         """The file, of at most a few hundred KB."""
-        return self._look().png
-
-    def _look(self) -> Rendered:
-        if self.rendered is None:
-            render([self], 1)
-        assert self.rendered is not None
-        return self.rendered
+        return self.rendering.result().png
 
     def save(self, folder: Path) -> None:
         """Write `<folder>/<name>.png`."""
@@ -139,6 +131,10 @@ def looks(models: Sequence[Model]) -> dict[str, Look]:
     }
 
 
+_pool: ContextVar[Executor | None] = ContextVar("pool", default=None)
+"""Where charts are rendered; None: where they are drawn."""
+
+
 @contextmanager
 def plot(
     kept: list[Drawing], name: str, title: str, x: str, y: str, height: float = 2.7, legend: bool = True
@@ -156,21 +152,34 @@ def plot(
             rows = -(-len(labels) // 2)
             figure.set_size_inches(WIDTH, height + 0.17 * rows)
             figure.legend(handles, labels, loc="outside lower left", ncols=2, columnspacing=1.5)
-        kept.append(Drawing(name, f"{title}; {y or 'runs'} against {x}", figure))
+        label = f"{title}; {y or 'runs'} against {x}"
+        kept.append(Drawing(name, label, (_pool.get() or _AtOnce()).submit(_render, figure, label)))
 
 
-def render(drawings: Sequence[Drawing], processes: int) -> None:
-    """Render charts, many of them in several processes: that takes several times as long as drawing them."""
-    waiting = [drawing for drawing in drawings if drawing.rendered is None]
-    workers = min(processes, len(waiting) // FEW)
-    work = [(drawing.figure, drawing.label) for drawing in waiting if drawing.figure is not None]
-    if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            found = list(pool.map(_render, *zip(*work, strict=True), chunksize=FEW))
-    else:
-        found = [_render(figure, label) for figure, label in work]
-    for drawing, rendered in zip(waiting, found, strict=True):
-        drawing.figure, drawing.rendered = None, rendered
+@contextmanager
+def rendering(processes: int) -> Iterator[None]:
+    """Inside, charts are rendered by other processes while the next ones are drawn, if there are several.
+
+    To render a chart takes several times as long as to draw it.
+    """
+    if processes < 2:
+        yield
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        before = _pool.set(pool)
+        try:
+            yield
+        finally:
+            _pool.reset(before)
+
+
+class _AtOnce(Executor):
+    """Does what it is asked for before it answers."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(call(*args, **kwargs))
+        return done
 
 
 def _render(figure: Figure, label: str) -> Rendered:
