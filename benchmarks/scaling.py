@@ -137,7 +137,8 @@ def overhead() -> None:
         for stage in stages:
             print(f"{stage} by dvc repro: {several(partial(call, folder, 'dvc', *forced(stage)))}", flush=True)
         with serving():
-            forked(folder, stages[0])  # the servers' own imports
+            for stage in stages:
+                forked(folder, stage)  # the servers' own imports
             for stage in stages:
                 print(f"{stage} by make repro: {several(partial(forked, folder, stage))}", flush=True)
 

@@ -61,7 +61,7 @@ class _Request:
 class ForkServer:
     """Keeps the servers as long as it is open; the processes that are started meanwhile find them.
 
-    A server starts when the first stage asks for it, and ends when this process ends, in whatever way.
+    They end when this process ends, in whatever way.
     """
 
     def __init__(self) -> None:
@@ -81,10 +81,13 @@ class ForkServer:
             os.environ[ADDRESS] = address
 
     def start_if_asked(self) -> None:
-        """Start the server if a stage waits for it."""
+        """Start if a stage waits for a server."""
+        if ADDRESS in os.environ and self._process is None and select.select(self._sockets, [], [], 0)[0]:
+            self.start()
+
+    def start(self) -> None:
+        """Start importing what trainings need, before any stage asks for it; what evaluations need when one does."""
         if ADDRESS not in os.environ or self._process is not None:
-            return
-        if not select.select(self._sockets, [], [], 0)[0]:
             return
         numbers = [listening.fileno() for listening in self._sockets]
         self._process = subprocess.Popen(

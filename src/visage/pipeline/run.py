@@ -53,6 +53,8 @@ class Runner:
             print("Everything is up to date.")
             return 0
         with self.display, self._listening(), closing(ForkServer()) as forks, self._leaving_none():
+            if any(stage.startswith("train@") for stage in self.changed):
+                forks.start()  # a core is idle until there are faces
             while (self.running or self.plan.ready()) and not (self.stopping and not self.running):
                 if not self.stopping:
                     self._fill()
