@@ -4,7 +4,8 @@
     python benchmarks/parts.py evaluate ddpm-32-0 vae-64-0    # trained runs, all where none is named: `make repro`
 
 preprocess    the CPU time of some JPEGs' way to arrays of 32 and 64 pixels, in a single thread
-evaluate      the seconds of every part of an evaluation, as its progress bar names them; nothing is kept
+evaluate      the seconds of every part of an evaluation, as its progress bar names them, and the share of
+              them that forward passes of networks take; nothing is kept
 """
 
 import argparse
@@ -13,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +22,7 @@ from unittest.mock import patch
 import simplejpeg
 import torch
 from preprocess import ours as preprocessed
+from ratios import inside_networks, seconds
 
 from visage.config import EvaluateConfig, RunConfig
 from visage.data import celeba_files
@@ -93,24 +96,27 @@ class Bar:
         self.name, self.started = name, time.perf_counter()
 
 
-def evaluating(run: str, device: torch.device) -> dict[str, float]:
-    """Seconds of the parts of a run's evaluation."""
+def evaluating(run: str, device: torch.device) -> tuple[dict[str, float], float]:
+    """Seconds of the parts of a run's evaluation, and the share of a second one that forward passes take."""
     config = RunConfig.load(run)
     model = load_trained(Path("runs") / run / "train", config).to(device).to(memory_format=torch.channels_last)
     Bar.parts = {}
+    measure = partial(evaluate, model, config, EvaluateConfig.load(), Path("data"))
     with tempfile.TemporaryDirectory() as folder, patch.object(evaluation, "tqdm", Bar):
-        evaluate(model, config, EvaluateConfig.load(), Path("data"), Path(folder), device)
-    return Bar.parts
+        measure(Path(folder), device)
+    with tempfile.TemporaryDirectory() as folder, inside_networks() as inside:  # which slows small networks down
+        whole = seconds(lambda: measure(Path(folder), device))
+    return Bar.parts, inside[0] / whole
 
 
-def print_row(name: str, parts: dict[str, float], first: bool) -> None:
-    """A line of a Markdown table: seconds, and percent of them."""
-    if first:
-        print(f"| what | seconds | {' | '.join(parts)} |\n|---|---|{'---|' * len(parts)}")
+def print_row(name: str, parts: dict[str, float], first: bool, **shares: float) -> None:
+    """A line of a Markdown table: seconds, percent of them, and other shares."""
     whole = sum(parts.values())
-    print(
-        f"| {name} | {whole:.1f} | {' | '.join(f'{100 * part / whole:.0f}' for part in parts.values())} |", flush=True
-    )
+    columns = {part: took / whole for part, took in parts.items()} | shares
+    if first:
+        print(f"| what | seconds | {' | '.join(columns)} |\n|---|---|{'---|' * len(columns)}")
+    percent = " | ".join(f"{100 * share:.0f}" for share in columns.values())
+    print(f"| {name} | {whole:.1f} | {percent} |", flush=True)
 
 
 def main() -> None:
@@ -126,7 +132,8 @@ def main() -> None:
     runs = asked.runs or sorted(folder.name for folder in Path("runs").iterdir())
     device = start_device()
     for run in runs:
-        print_row(run, evaluating(run, device), first=run == runs[0])
+        parts, networks = evaluating(run, device)
+        print_row(run, parts, first=run == runs[0], networks=networks)
 
 
 if __name__ == "__main__":

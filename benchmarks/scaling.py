@@ -28,7 +28,7 @@ import psutil
 from ruamel.yaml import YAML
 
 from visage.fork_server import ForkServer
-from visage.pipeline.jobs import FORKS, be_dvc
+from visage.pipeline.jobs import PROCESSES, be_dvc
 
 ROOT = Path(__file__).parents[1]
 SHORT = {"vae": 12.8, "dcgan": 20.0, "realnvp": 4.0, "mae": 8.0}
@@ -151,7 +151,7 @@ def forced(stage: str) -> tuple[str, ...]:
 def forked(folder: Path, stage: str) -> None:
     """Run a stage as the runner does."""
     log = folder / "log.txt"
-    process = FORKS.Process(target=be_dvc, args=(folder, log, *forced(stage)))
+    process = PROCESSES.Process(target=be_dvc, args=(folder, log, *forced(stage)))
     process.start()
     process.join()
     if process.exitcode:

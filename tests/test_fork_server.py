@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -48,6 +49,11 @@ def main():
         raise UserError("its disk is full")
     if what == "breaks":
         raise ValueError("a mistake")
+    if what == "leaves":
+        import atexit, threading
+        atexit.register(lambda: print("called at exit"))
+        threading.Thread(target=lambda: (time.sleep(0.3), print("a thread that goes on"))).start()
+        sys.exit({"text": "a reason", "none": None, "number": 7}[words[0]])
     if what == "killed":
         os.kill(os.getpid(), int(words[0]))
     if what == "waits":
@@ -140,12 +146,16 @@ def is_alive(pid):
         pytest.param(("ends", "0"), marks=pytest.mark.long),
         ("ends", "3"),
         pytest.param(("fails",), marks=pytest.mark.long),
+        ("leaves", "text"),
+        pytest.param(("leaves", "none"), marks=pytest.mark.long),
+        ("leaves", "number"),
         ("killed", str(int(signal.SIGKILL))),
         pytest.param(("killed", str(int(signal.SIGTERM))), marks=pytest.mark.long),
     ],
 )
-def test_a_fork_says_and_ends_as_the_process_itself_would(begin, address, words):
-    assert result(begin(*words, address=address)) == result(begin(*words))
+@pytest.mark.parametrize("kind", ["training", pytest.param("evaluation", marks=pytest.mark.long)])
+def test_a_fork_says_and_ends_as_the_process_itself_would(begin, address, words, kind):
+    assert result(begin(*words, address=address, kind=kind)) == result(begin(*words, kind=kind))
 
 
 def test_an_unforeseen_error_has_its_traceback(begin, address):
@@ -167,8 +177,9 @@ def test_a_fork_has_the_code_that_the_stage_finds_not_the_runners(begin, address
     assert told[0][1].split() == [str(tmp_path / "src" / "visage" / name) for name in ("__init__.py", "errors.py")]
 
 
-def test_ctrl_c_reaches_the_stage_once_and_it_can_save(begin, address, tmp_path):
-    process = begin("waits", address=address)
+@pytest.mark.parametrize("kind", ["training", "evaluation"])
+def test_ctrl_c_reaches_the_stage_once_and_it_can_save(begin, address, tmp_path, kind):
+    process = begin("waits", address=address, kind=kind)
     appears(tmp_path / "begun")
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == 130
@@ -207,7 +218,7 @@ def test_a_stage_does_not_wait_for_a_server_that_has_died(begin, monkeypatch, tm
 
 
 OWNER = """
-import os, time
+import os, sys
 from visage.fork_server import ADDRESS, ForkServer
 
 server = ForkServer()
@@ -215,21 +226,29 @@ print(os.environ[ADDRESS], flush=True)
 while server._process is None:
     server.start_if_asked()
 print(server._process.pid, flush=True)
-time.sleep(60)
+sys.stdin.read()
+server.close()
 """
 
 
 @pytest.mark.long
-def test_a_server_ends_with_its_owner_and_its_stages_go_on(begin, tmp_path):
+@pytest.mark.parametrize("how", ["killed", "closed"])
+@pytest.mark.parametrize("kind", ["training", "evaluation"])
+def test_servers_end_with_their_owner_and_their_stages_go_on(begin, tmp_path, kind, how):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    owner = subprocess.Popen([sys.executable, "-c", OWNER], env=environment, stdout=subprocess.PIPE, text=True)
-    stage = begin("waits", address=owner.stdout.readline().strip())
-    server = int(owner.stdout.readline())
-    appears(tmp_path / "begun")
-    owner.kill()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    stage = begin("waits", address=owner.stdout.readline().strip(), kind=kind)
+    server = psutil.Process(int(owner.stdout.readline()))
+    fork = int(appears(tmp_path / "begun"))
+    servers = [server, *(each for each in server.children() if fork not in {p.pid for p in each.children()})]
+    assert len(servers) == (2 if kind == "evaluation" else 1)
+    if how == "killed":
+        owner.kill()
     owner.communicate()
     end = time.monotonic() + 20
-    while is_alive(server):
+    while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in servers):
         assert time.monotonic() < end
         time.sleep(0.02)
     assert stage.poll() is None

@@ -37,8 +37,9 @@ IMPORTS: dict[Kind, tuple[str, ...]] = {
         *("sklearn.metrics", "sklearn.neighbors", "sklearn.preprocessing", "sklearn.tree"),
     ),
 }
-"""What stages of a kind import, without starting CUDA, and what those above it import; PyTorch's optimisers import its
-compiler. Two kinds, so that a training does not seem to need the memory of what only evaluations import.
+"""What the server of each kind imports, without starting CUDA, in addition to what those before it import. PyTorch's
+compiler is there because its optimisers import it. There are two kinds, so that a training does not seem to need the
+memory of what only evaluations import.
 """
 STREAMS = (0, 1, 2)
 STATUS = struct.Struct("i")
@@ -67,45 +68,57 @@ class ForkServer:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets: list[socket.socket] = []
+        """Those that wait for a server to start."""
         self._paths: list[Path] = []
+        self._address = ""
         if not hasattr(os, "pidfd_open"):
             return  # not Linux; elsewhere a fork may not use all libraries
-        with suppress(OSError):  # a folder that can hold no socket; then each stage imports what it needs
-            address = str(private_folder() / f"fork-{os.getpid()}")
+        try:
+            self._address = str(private_folder() / f"fork-{os.getpid()}")
             for kind in IMPORTS:
                 self._sockets.append(socket.socket(socket.AF_UNIX))
-                self._paths.append(_place(address, kind))
+                self._paths.append(_place(self._address, kind))
                 self._paths[-1].unlink(missing_ok=True)
                 self._sockets[-1].bind(str(self._paths[-1]))
                 self._sockets[-1].listen()
-            os.environ[ADDRESS] = address
+        except OSError:  # a folder that can hold no socket; then each stage imports what it needs
+            self._hand_over()
+            return
+        os.environ[ADDRESS] = self._address
 
     def start_if_asked(self) -> None:
         """Start if a stage waits for a server."""
-        if ADDRESS in os.environ and self._process is None and select.select(self._sockets, [], [], 0)[0]:
+        if self._sockets and select.select(self._sockets, [], [], 0)[0]:
             self.start()
 
     def start(self) -> None:
-        """Start importing what trainings need, before any stage asks for it; what evaluations need when one does."""
-        if ADDRESS not in os.environ or self._process is not None:
+        """Start importing what all stages need, whether one has asked or not; what evaluations need, when one asks."""
+        if not self._sockets:
             return
         numbers = [listening.fileno() for listening in self._sockets]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "visage.fork_server", *map(str, numbers)],
-            stdin=subprocess.PIPE,  # its end tells the servers that this process has ended
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=numbers,
-            process_group=0,  # Ctrl-C is for the stages
-        )
-        _close(*self._sockets)  # they are the servers' now: if those end, no stage shall wait for an answer
+        with suppress(OSError):  # no room for another process; then each stage imports what it needs
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "visage.fork_server", *map(str, numbers)],
+                stdin=subprocess.PIPE,  # its end tells the servers that this process has ended
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=numbers,
+                process_group=0,  # Ctrl-C is for the stages
+            )
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """The sockets are the servers' now: if those end, or have not begun, no stage shall wait for an answer."""
+        _close(*self._sockets)
+        self._sockets = []
 
     def close(self) -> None:
         """End the servers; forks that still run are kept."""
-        os.environ.pop(ADDRESS, None)
-        _close(*self._sockets)
+        self._hand_over()
         for path in self._paths:
             path.unlink(missing_ok=True)
+        if os.environ.get(ADDRESS) == self._address:
+            del os.environ[ADDRESS]
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -207,9 +220,9 @@ def _attend(connection: socket.socket) -> _Request:
 
 @dataclass
 class _Ending:
-    """The last thing that a process does: a fork has the system take it apart, which Python needs two seconds for.
+    """The last thing that a process does: the system takes it apart, for which Python would need two seconds.
 
-    status: of the fork, None of what is to end as Python ends.
+    status: of the process; None: it ends as Python ends.
     """
 
     status: int | None = None
@@ -233,10 +246,11 @@ def _run(request: _Request, ending: _Ending) -> None:
         runpy.run_path(str(Path(request.argv[0]).absolute()), run_name="__main__")
         ending.status = 0
     except SystemExit as asked:
-        ending.status = asked.code if isinstance(asked.code, int) else None
+        code = asked.code or 0
+        ending.status = code if isinstance(code, int) else None
         raise
     finally:
-        gc.unfreeze()  # libraries complain of objects that are left over when the process ends
+        gc.unfreeze()  # where Python takes it apart after all, libraries complain of objects that are left over
 
 
 def _place(address: str, kind: Kind) -> Path:
@@ -249,5 +263,7 @@ if __name__ == "__main__":
     atexit.register(ending)  # before all others, and so called after them
     handed = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
     request = _serve(dict(zip(IMPORTS, handed, strict=True)))
-    if request is not None:
+    if request is None:
+        ending.status = 0
+    else:
         _run(request, ending)

@@ -29,9 +29,31 @@ def test_the_axes_are_those_of_the_images_and_their_mirror_images(images, count)
     assert float(found.rest) == pytest.approx(pca.noise_variance_ * (n - 1) / n, rel=1e-2)
 
 
-def test_no_random_number_of_the_caller_is_used_and_every_call_finds_the_same(images):
+@pytest.fixture(scope="module")
+def larger():
+    """Images of 16 x 16 pixels whose variances fall slowly, as those of faces; a few axes are sought at random."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.arange(1, 769) ** -0.7
+    basis = torch.linalg.qr(torch.randn(768, 768, generator=generator))[0]
+    return ((torch.randn(900, 768, generator=generator) * scales) @ basis).reshape(-1, 3, 16, 16)
+
+
+def test_a_few_axes_are_as_good_as_the_exact_ones(larger, monkeypatch):
+    sought = []
+    lowrank = torch.svd_lowrank
+    monkeypatch.setattr(torch, "svd_lowrank", lambda x, **how: sought.append(how["q"]) or lowrank(x, **how))
+    found = principal_axes(larger, 40)
+    assert sought == [60, 60]
+    both = torch.cat([larger, larger.flip(3)]).flatten(1).double()
+    pca = PCA(40, svd_solver="full").fit(both.numpy())
+    kept = ((both - both.mean(0)) @ found.axes.double()).square().sum(1).mean().item()
+    assert kept > 0.999 * pca.explained_variance_.sum() * (len(both) - 1) / len(both)
+    torch.testing.assert_close(found.axes.T @ found.axes, torch.eye(40), atol=1e-5, rtol=0)
+
+
+def test_no_random_number_of_the_caller_is_used_and_every_call_finds_the_same(larger):
     state = torch.get_rng_state()
-    first, second = principal_axes(images, 20), principal_axes(images, 20)
+    first, second = principal_axes(larger, 40), principal_axes(larger, 40)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.axes, second.axes)
 
@@ -64,6 +86,15 @@ def test_the_variances_of_a_gaussian_are_those_of_the_first_tenth_along_the_axes
     torch.testing.assert_close(found.variances, (held @ found.axes).square().mean(0), rtol=1e-3, atol=1e-6)
     rest = (held.square().sum(1).mean() - found.variances.sum()) / max(1, 192 - count)
     torch.testing.assert_close(found.rest, rest.clamp(min=1e-9), rtol=1e-2, atol=1e-5)
+
+
+def test_the_variance_that_few_images_leave_is_shared_by_all_axes_that_they_lack(images):
+    found = fit_gaussian(images[:40], 192, 1e-9)
+    there = found.axes.norm(dim=0) > 0.5
+    assert 0 < there.sum() < 100
+    total = found.variances[there].sum() + (~there).sum() * found.rest
+    held = torch.cat([images[:4], images[:4].flip(3)]).flatten(1) - found.mean
+    torch.testing.assert_close(total, held.square().sum(1).mean(), rtol=1e-3, atol=0)
 
 
 def test_no_variance_of_a_gaussian_is_less_than_the_least(images):

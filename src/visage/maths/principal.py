@@ -15,8 +15,9 @@ OVERSAMPLING, ITERATIONS = 20, 2
 class Principal:
     """A Gaussian's second moments: along K axes as they are, the same variance along all others.
 
-    mean: (D,). axes: (D, K), orthonormal columns. variances: (K,), falling. rest: scalar, the mean variance of the
-    D - K other dimensions. Where the images span fewer than K dimensions, the last axes and their variances are 0.
+    mean: (D,). axes: (D, K), orthonormal columns. variances: (K,), falling. rest: scalar, the mean variance of all
+    other dimensions. Where the images span fewer than K dimensions, the last axes and their variances are 0, and rest
+    is for these, too.
     """
 
     mean: Tensor
@@ -38,15 +39,16 @@ def principal_axes(x: Tensor, count: int) -> Principal:
     found = [_axes(even, count), _axes(odd, count)]
     total = sum(half.square().sum() for half in (even, odd)) / len(x)
     order = torch.cat([variances for _, variances in found]).argsort(descending=True)[:count]
-    axes = torch.cat([_whole(found[0][0], 1), _whole(found[1][0], -1)])[order].flatten(1).T
+    kinds = [axes for axes, _ in found]
+    axes = torch.cat([whole(kinds[0], torch.zeros_like(kinds[0])), whole(torch.zeros_like(kinds[1]), kinds[1])])
+    axes = axes[order].flatten(1).T
     variances = torch.cat([variances for _, variances in found])[order]
     missing = count - len(order)
-    dims = x[0].numel()
     return Principal(
-        mean=_whole(middle[None], 1).flatten(),
+        mean=whole(middle[None], torch.zeros_like(middle[None])).flatten(),
         axes=torch.nn.functional.pad(axes, (0, missing)).contiguous(),
         variances=torch.nn.functional.pad(variances, (0, missing)),
-        rest=((total - variances.sum()) / max(1, dims - count)).clamp(min=0),
+        rest=((total - variances.sum()) / max(1, x[0].numel() - len(order))).clamp(min=0),
     )
 
 
@@ -77,14 +79,16 @@ def fit_gaussian(x: Tensor, count: int, least: float) -> Principal:
     """The Gaussian of images x (N, C, H, W), at least two, and of their mirror images, with `count` axes of its own.
 
     The first tenth finds no axes, only the variances along them, none of which is less than `least`: along their own
-    last axes images vary less than others do, and a density would take the details of other images for noise.
+    last axes images vary less than others do, and a density would take the details of other images for noise. Axes
+    that are 0, of few images, have the variance `least`, which means nothing.
     """
     held = -(-len(x) // HELD_OUT)
     found = principal_axes(x[held:], count)
     centred = x[:held].flatten(1) - found.mean
     # a mirror image has the same squares, as every axis is its own mirror image or minus that
     variances, total = (centred @ found.axes).square().mean(0), centred.square().mean(0).sum()
-    rest = (total - variances.sum()) / max(1, x[0].numel() - count)
+    used = int((found.axes.square().sum(0) > 0.5).sum())
+    rest = (total - variances.sum()) / max(1, x[0].numel() - used)
     return Principal(found.mean, found.axes, variances.clamp(min=least), rest.clamp(min=least))
 
 
@@ -100,8 +104,3 @@ def _axes(half: Tensor, count: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
         _, lengths, axes = torch.svd_lowrank(flat, q=sought, niter=ITERATIONS)
     return axes.T[:count].reshape(-1, *half.shape[1:]), lengths[:count].square() / len(flat)
-
-
-def _whole(half: Tensor, sign: int) -> Tensor:
-    """Images (N, C, H, W) whose left half is this one over sqrt 2, and whose right half mirrors it with a sign."""
-    return torch.cat([half, sign * half.flip(3)], dim=3) / 2**0.5

@@ -95,8 +95,8 @@ class Whitening(Bijection):
     axes, lies half way from that of the others, 1, to that of the first of these, on a logarithmic scale: RealNVP's
     demo at 64 pixels gave test faces 2.97 bits per dimension with it, 3.03 with 1 in its place, and 2.98 with h^2.
 
-    mean: mu, (D,). axes: U, as half images. stds: (lambda / h)^1/2, in their order. rest: rho^1/2, scalar. All are
-    buffers.
+    mean: mu, (D,). axes: U, in 2 k columns. stds: (lambda / h)^1/2, (2 k,), or rho^1/2 for a column that is not used.
+    rest: rho^1/2, scalar. All are buffers.
 
     Args:
         channels: of the image.

@@ -11,7 +11,8 @@ class MirroredAxes(nn.Module):
     """Orthonormal axes, each its own mirror image (even) or minus that (odd), as buffers.
 
     Two pixels that mirror each other are (s + d) / sqrt 2 and (s - d) / sqrt 2. Even axes have no part in d and odd
-    ones none in s. So products take the half images alone: for a whole basis, half the time and memory.
+    ones none in s. So products take the half images alone: for a whole basis in half the time and memory, for less than
+    half of one in the same as with whole images.
 
     even, odd: (D / 2, k), k = min(K, D / 2). Columns that are not used are 0: before `set`, all of them.
 

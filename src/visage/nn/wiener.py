@@ -8,6 +8,8 @@
     mu      mean of the images           `mean`         U    their first K principal axes    `axes`
     lambda  variances along these axes   `variances`    rho  variance along any other axis   `rest`
 
+The axes stand in 2 k columns, those that are their own mirror images first; a column that is not used has variance rho.
+
 Diffusion models that predict a residual let their network F learn what is left of x_0:
 
     x_0^ = m + s F([noise, m], t),    m = E[x_0 | x_t],    c^2 = the mean of V = Var[x_0 | x_t] over the D dimensions
@@ -135,12 +137,12 @@ class WienerFilter(nn.Module):
             return LinearGuess(m, c, s, (x_t - a * m) / sigma)
 
     def left(self, a2: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
-        """V along the axes, (B, K), and along any other, (B, 1), for a^2 and sigma^2 (B, 1)."""
+        """V along the axes, (B, 2 k), and along any other, (B, 1), for a^2 and sigma^2 (B, 1)."""
         along, rest = (v * sigma2 / (a2 * v + sigma2) for v in (self.variances, self.rest))
         return along, rest
 
     def mean_of(self, along: Tensor, rest: Tensor) -> Tensor:
-        """The mean over the D dimensions, (B, 1), of what is (B, K) along the axes and (B, 1) along any other."""
+        """The mean over the D dimensions, (B, 1), of what is (B, 2 k) along the axes and (B, 1) along others."""
         dims = len(self.mean)
         return (along.sum(1, keepdim=True) + (dims - len(self.variances)) * rest) / dims
 
@@ -170,7 +172,7 @@ class FilteredStep:
         return self.filter.left(a2, sigma2)
 
     def variances(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The posterior's a and variance, (B, 1), and what p has along the axes (B, K) and any other (B, 1)."""
+        """The posterior's a and variance, (B, 1), and what p has along the axes (B, 2 k) and any other (B, 1)."""
         a, _, variance = diffusion.posterior(self.alpha_bars[t - 1], self.alpha_bars[t])
         a, variance = (part.to(self.filter.variances)[:, None] for part in (a, variance))
         along, rest = (variance + a**2 * left for left in self.left(self.alpha_bars[t]))

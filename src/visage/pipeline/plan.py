@@ -28,9 +28,9 @@ class Plan:
 
         What is nearest to the end comes first, so that a trained model is measured before the next one is trained.
         Among equals: until the first one of the last kind has begun, the one that takes the least time, so that there
-        is soon something to look at; then the one that takes longest together with what waits for it. Where there are
-        several slots, and fewer than twice as many stages that others wait for, that alone counts, so that what is
-        short is left for the end, and no slot stays idle for long.
+        is soon something to look at; then the one that takes longest together with what waits for it. With
+        several slots, once fewer than twice as many stages that others wait for have yet to start, that alone counts,
+        so that what is short is left for the end, and no slot stays idle for long.
         """
         found = [
             stage

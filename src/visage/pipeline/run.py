@@ -54,7 +54,7 @@ class Runner:
             return 0
         with self.display, self._listening(), closing(ForkServer()) as forks, self._leaving_none():
             if any(stage.startswith("train@") for stage in self.changed):
-                forks.start()  # a core is idle until there are faces
+                forks.start()  # while there are no faces yet, most cores are idle
             while (self.running or self.plan.ready()) and not (self.stopping and not self.running):
                 if not self.stopping:
                     self._fill()

@@ -33,6 +33,8 @@ PALETTE = (
 """Okabe and Ito's colours that can be seen on white and on black, then Paul Tol's; neighbours differ most."""
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
+MOST_PROCESSES = 8
+"""That render charts: more would wait for the one that draws them."""
 WIDTH = 4.3
 """Inches; the page puts such figures side by side where there is room."""
 STYLE: dict[Any, Any] = {
@@ -94,22 +96,22 @@ class Rendered(NamedTuple):
 class Drawing:
     """A chart.
 
-    name: of its PNG; label: what it is, for screen readers. rendering: what is, or will be, there to show.
+    name: of its PNG; label: what it is, for screen readers. rendered: its SVG and PNG, perhaps still in the making.
     """
 
     name: str
     label: str
-    rendering: Future[Rendered]
+    rendered: Future[Rendered]
 
     @property
     def svg(self) -> str:
         """The element for the page."""
-        return self.rendering.result().svg
+        return self.rendered.result().svg
 
     @property
     def png(self) -> bytes:
         """The file, of at most a few hundred KB."""
-        return self.rendering.result().png
+        return self.rendered.result().png
 
     def save(self, folder: Path) -> None:
         """Write `<folder>/<name>.png`."""
@@ -139,7 +141,7 @@ _pool: ContextVar[Executor | None] = ContextVar("pool", default=None)
 def plot(
     kept: list[Drawing], name: str, title: str, x: str, y: str, height: float = 2.7, legend: bool = True
 ) -> Iterator[Axes]:
-    """Draw on the axes that it gives; when the block ends well the chart is added to `kept`."""
+    """Draw on the axes that it gives; when the block ends well the chart is added to `kept`, and must not change."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
@@ -165,7 +167,7 @@ def rendering(processes: int) -> Iterator[None]:
     if processes < 2:
         yield
         return
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(min(processes, MOST_PROCESSES)) as pool:
         before = _pool.set(pool)
         try:
             yield
