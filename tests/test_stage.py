@@ -57,7 +57,7 @@ def ended(tmp_path):
     def run(body, **environment):
         variables = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
         command = [sys.executable, str(tmp_path / "train.py"), body]
-        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
 
     return run
 

@@ -87,8 +87,8 @@ def fit_gaussian(x: Tensor, count: int, least: float) -> Principal:
     centred = x[:held].flatten(1) - found.mean
     # a mirror image has the same squares, as every axis is its own mirror image or minus that
     variances, total = (centred @ found.axes).square().mean(0), centred.square().mean(0).sum()
-    used = int((found.axes.square().sum(0) > 0.5).sum())
-    rest = (total - variances.sum()) / max(1, x[0].numel() - used)
+    used = (found.axes.square().sum(0) > 0.5).sum()
+    rest = (total - variances.sum()) / (x[0].numel() - used).clamp(min=1)
     return Principal(found.mean, found.axes, variances.clamp(min=least), rest.clamp(min=least))
 
 

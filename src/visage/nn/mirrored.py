@@ -43,13 +43,15 @@ class MirroredAxes(nn.Module):
 
         Returns, for each column here, (2 k,), the place among those K, or -1 if it is not used.
         """
+        count = self.even.shape[1]
+        axes = F.pad(axes, (0, max(0, count - axes.shape[1])))
         even, odd = halves(axes.T.reshape(-1, *self.shape))
         places = []
         for kept, half in ((self.even, even.flatten(1)), (self.odd, odd.flatten(1))):
-            found = (half.square().sum(1) > 0.5).nonzero()[:, 0]
-            kept.zero_()
-            kept[:, : len(found)] = half[found].T
-            places.append(F.pad(found, (0, kept.shape[1] - len(found)), value=-1))
+            used = half.square().sum(1) > 0.5
+            order = used.int().argsort(descending=True, stable=True)[:count]
+            kept.copy_((half[order] * used[order, None]).T)
+            places.append(torch.where(used[order], order, -1))
         return torch.cat(places)
 
     @torch.no_grad()

@@ -5,13 +5,17 @@ A recipe has one colour and a size one dash and marker, everywhere.
 
 import html
 import io
+import multiprocessing
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -33,6 +37,8 @@ PALETTE = (
 """Okabe and Ito's colours that can be seen on white and on black, then Paul Tol's; neighbours differ most."""
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
+FEW = 8
+"""Charts that a process renders."""
 MOST_PROCESSES = 8
 """That render charts: more would wait for the one that draws them."""
 WIDTH = 4.3
@@ -92,26 +98,33 @@ class Rendered(NamedTuple):
     png: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drawing:
     """A chart.
 
-    name: of its PNG; label: what it is, for screen readers. rendered: its SVG and PNG, perhaps still in the making.
+    name: of its PNG; label: what it is, for screen readers. figure: None once it is rendered.
     """
 
     name: str
     label: str
-    rendered: Future[Rendered]
+    figure: Figure | None
+    rendered: Rendered | None = None
 
     @property
     def svg(self) -> str:
         """The element for the page."""
-        return self.rendered.result().svg
+        return self._look().svg
 
     @property
     def png(self) -> bytes:
         """The file, of at most a few hundred KB."""
-        return self.rendered.result().png
+        return self._look().png
+
+    def _look(self) -> Rendered:
+        if self.rendered is None:
+            assert self.figure is not None
+            self.rendered, self.figure = _render(self.figure, self.label), None
+        return self.rendered
 
     def save(self, folder: Path) -> None:
         """Write `<folder>/<name>.png`."""
@@ -133,10 +146,6 @@ def looks(models: Sequence[Model]) -> dict[str, Look]:
     }
 
 
-_pool: ContextVar[Executor | None] = ContextVar("pool", default=None)
-"""Where charts are rendered; None: where they are drawn."""
-
-
 @contextmanager
 def plot(
     kept: list[Drawing], name: str, title: str, x: str, y: str, height: float = 2.7, legend: bool = True
@@ -154,34 +163,83 @@ def plot(
             rows = -(-len(labels) // 2)
             figure.set_size_inches(WIDTH, height + 0.17 * rows)
             figure.legend(handles, labels, loc="outside lower left", ncols=2, columnspacing=1.5)
-        label = f"{title}; {y or 'runs'} against {x}"
-        kept.append(Drawing(name, label, (_pool.get() or _AtOnce()).submit(_render, figure, label)))
+        drawing = Drawing(name, f"{title}; {y or 'runs'} against {x}", figure)
+        kept.append(drawing)
+        if (renderers := _renderers.get()) is not None:
+            renderers.add(drawing)
 
 
 @contextmanager
 def rendering(processes: int) -> Iterator[None]:
-    """Inside, charts are rendered by other processes while the next ones are drawn, if there are several.
+    """Inside, charts are rendered by other processes while the next ones are drawn; afterwards, all of these are.
 
-    To render a chart takes several times as long as to draw it.
+    To render a chart takes several times as long as to draw it. The other processes are forks, on Linux alone: a figure
+    that is pickled on its way to another process may lay out its ticks wrongly there, as the transforms in it know
+    each other by addresses of this process.
     """
-    if processes < 2:
+    if processes < 2 or sys.platform != "linux":
         yield
         return
-    with ProcessPoolExecutor(min(processes, MOST_PROCESSES)) as pool:
-        before = _pool.set(pool)
+    with TemporaryDirectory() as folder:
+        renderers = _Renderers(min(processes, MOST_PROCESSES), Path(folder))
+        before = _renderers.set(renderers)
         try:
             yield
         finally:
-            _pool.reset(before)
+            _renderers.reset(before)
+            renderers.finish()
 
 
-class _AtOnce(Executor):
-    """Does what it is asked for before it answers."""
+class _Renderers:
+    """Forks that render a few charts each, and leave them in a folder; so many forks at once."""
 
-    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(call(*args, **kwargs))
-        return done
+    def __init__(self, count: int, folder: Path) -> None:
+        self.count, self.folder = count, folder
+        self.waiting: list[Drawing] = []
+        self.running: list[tuple[BaseProcess, list[Drawing]]] = []
+
+    def add(self, drawing: Drawing) -> None:
+        """Have it rendered, together with the next ones."""
+        self.waiting.append(drawing)
+        if len(self.waiting) == FEW:
+            self._start()
+
+    def finish(self) -> None:
+        """Wait for all that are not rendered yet."""
+        self._start()
+        while self.running:
+            self._collect()
+
+    def _start(self) -> None:
+        if len(self.running) == self.count:
+            self._collect()
+        drawings, self.waiting = self.waiting, []
+        process = multiprocessing.get_context("fork").Process(target=_render_files, args=(drawings, self.folder))
+        process.start()
+        self.running.append((process, drawings))
+
+    def _collect(self) -> None:
+        process, drawings = self.running.pop(0)
+        process.join()
+        if process.exitcode:
+            return  # they are rendered here when they are looked at, and the error is found there
+        for i, drawing in enumerate(drawings):
+            svg, png = _files(self.folder, process.pid, i)
+            drawing.rendered, drawing.figure = Rendered(svg.read_text(encoding="utf-8"), png.read_bytes()), None
+
+
+def _render_files(drawings: Sequence[Drawing], folder: Path) -> None:
+    for i, drawing in enumerate(drawings):
+        svg, png = _files(folder, os.getpid(), i)
+        svg.write_text(drawing.svg, encoding="utf-8")
+        png.write_bytes(drawing.png)
+
+
+def _files(folder: Path, pid: int | None, i: int) -> tuple[Path, Path]:
+    return folder / f"{pid}-{i}.svg", folder / f"{pid}-{i}.png"
+
+
+_renderers: ContextVar[_Renderers | None] = ContextVar("renderers", default=None)
 
 
 def _render(figure: Figure, label: str) -> Rendered:
