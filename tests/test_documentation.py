@@ -33,7 +33,8 @@ def committed(tmp_path):
     """The same with settings and figures of the last commit: who runs the project has others."""
     command = ["git", "archive", "HEAD", "params.yaml", "metrics"]
     archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
-    tarfile.open(fileobj=io.BytesIO(archive)).extractall(tmp_path / "archive", filter="data")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(tmp_path / "archive", filter="data")
     return copied(tmp_path / "committed", tmp_path / "archive")
 
 
