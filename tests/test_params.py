@@ -365,14 +365,14 @@ def test_a_shared_knob_overrides_the_base_and_yields_to_the_recipe(raw, resolve)
 
 def test_a_base_of_another_model_gives_its_training_and_the_settings_that_fit(raw, resolve):
     raw["recipes"]["small"] = {
-        "base": "ddpm", "file": "dcgan", "demo": {"train": {"kimg": 1.5}}, "model": {"latent_dim": 8}
+        "base": "ddpm", "file": "dcgan", "demo": {"train": {"kimg": 1.5}}, "model": {"latent_dim": 8, "linear": False}
     }  # fmt: skip
     raw["runs"] = ["ddpm-32", "small-32"]
     ddpm, small = resolve(raw).values()
-    assert small.settings == {"latent_dim": 8, "width": ddpm.settings["width"]}
+    assert small.settings == {"latent_dim": 8, "width": ddpm.settings["width"], "linear": False}
     assert (small.train.kimg, small.train.ema_decay) == (1.5, ddpm.train.ema_decay)
     assert small.model == "dcgan"
-    del raw["recipes"]["small"]["model"]  # nothing gives latent_dim
+    del raw["recipes"]["small"]["model"]["latent_dim"]  # nothing else gives it
     with pytest.raises(UserError, match=r"recipes.small.*latent_dim: this key is missing"):
         resolve(raw)
     put(raw, "recipes.ddpm.model.widht", 3)

@@ -29,6 +29,20 @@ def test_the_axes_are_those_of_the_images_and_their_mirror_images(images, count)
     assert float(found.rest) == pytest.approx(pca.noise_variance_ * (n - 1) / n, rel=1e-2)
 
 
+@pytest.mark.parametrize("count", [1, 20, 192])
+def test_without_mirror_images_the_axes_are_those_of_the_images_alone(images, count):
+    pca = PCA(count, svd_solver="full").fit(images.flatten(1).double().numpy())
+    found, n = principal_axes(images, count, mirrored=False), len(images)
+    torch.testing.assert_close(found.mean.double(), torch.from_numpy(pca.mean_), atol=1e-5, rtol=0)
+    exact = torch.from_numpy(pca.explained_variance_) * (n - 1) / n
+    torch.testing.assert_close(found.variances.double(), exact, rtol=5e-3, atol=1e-6)
+    overlap = (found.axes.double().T @ torch.from_numpy(pca.components_.T)).abs().diagonal()
+    assert overlap[: count // 2 + 1].min() > 0.99
+    torch.testing.assert_close(found.axes.T @ found.axes, torch.eye(count), atol=1e-5, rtol=0)
+    assert float(found.rest) == pytest.approx(pca.noise_variance_ * (n - 1) / n, rel=1e-2, abs=1e-5)
+    assert fit_gaussian(images, count, 1e-9, mirrored=False).mean.equal(images[40:].mean(0).flatten())
+
+
 @pytest.fixture(scope="module")
 def larger():
     """Images of 16 x 16 pixels whose variances fall slowly, as those of faces; a few axes are sought at random."""

@@ -1,15 +1,17 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import nn
 
-from tests.models.helpers import batch, generator, missing, parameters, step, train, unlabelled
+from tests.models.helpers import batch, generator, missing, parameters, portraits, step, train, unlabelled
 from visage.models import base
 from visage.models.dcgan import DCGAN, DCGANConfig
 
 
-def model(size=16, seed=0):
+def model(size=16, seed=0, linear=False):
     torch.manual_seed(seed)
-    return DCGAN(DCGANConfig(latent_dim=8, width=8), size)
+    return DCGAN(DCGANConfig(latent_dim=8, width=8, linear=linear), size)
 
 
 def gradients(m, phase, s=None):
@@ -25,7 +27,7 @@ def gradients(m, phase, s=None):
 )
 def test_parameter_counts(size, latent_dim, width, millions):
     with torch.device("meta"):
-        m = DCGAN(DCGANConfig(latent_dim=latent_dim, width=width), size)
+        m = DCGAN(DCGANConfig(latent_dim=latent_dim, width=width, linear=False), size)
     counts = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (m.generator, m.discriminator)]
     assert counts == pytest.approx(millions, abs=0.001)
 
@@ -38,7 +40,7 @@ def test_sizes_that_cannot_be_halved_down_to_four_are_refused(size):
 
 def test_weights_start_as_in_the_paper():
     torch.manual_seed(0)
-    m = DCGAN(DCGANConfig(latent_dim=64, width=32), 32)
+    m = DCGAN(DCGANConfig(latent_dim=64, width=32, linear=False), 32)
     for module in m.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             assert module.bias is None
@@ -189,3 +191,39 @@ def test_features_are_what_the_last_layer_weighs():
     x = batch(5).x
     torch.testing.assert_close(m.features(x) @ w, m.discriminator(x))
     torch.testing.assert_close(m.features(x) @ w, -m.ood_scores(x, generator())[m.discriminator_score])
+
+
+# --- A linear map from principal components
+
+
+@torch.no_grad()
+def test_without_convolutions_images_are_combinations_of_principal_components():
+    m, x = model(linear=True).double(), portraits(400)
+    m.initialize(unlabelled(x))
+    m.eval()
+    pca = PCA(8, svd_solver="full").fit(torch.cat([x, x.flip(3)]).flatten(1).numpy())
+    axes = torch.from_numpy(pca.components_ * np.sqrt(pca.explained_variance_)[:, None])
+    images = m.decode(torch.eye(8).double()).flatten(1) - m.decode(torch.zeros(8, 8).double()).flatten(1)
+    signs = (images * axes).sum(1, keepdim=True).sign()  # of which an axis has two
+    z = torch.randn(50, 8, generator=generator()).double()
+    expected = torch.from_numpy(pca.mean_) + (z * signs.T) @ axes
+    assert (expected.abs() > 1).any()
+    torch.testing.assert_close(m.decode(z).flatten(1), expected.clamp(-1, 1), atol=2e-3, rtol=0)
+
+
+def test_the_convolutions_learn_and_the_linear_map_stays():
+    m, real = model(linear=True), batch()
+    m.initialize(real)
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    train(m, [real] * 3)
+    for name, value in m.state_dict().items():
+        assert torch.equal(value, before[name]) == (".linear." in name), name
+
+
+@torch.no_grad()
+def test_without_a_linear_map_nothing_depends_on_the_first_images():
+    m = model()
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    m.initialize(batch())
+    assert all(torch.equal(value, before[name]) for name, value in m.state_dict().items())
+    assert m.initial_images == base.INITIAL_IMAGES < model(linear=True).initial_images

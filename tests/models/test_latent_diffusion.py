@@ -13,11 +13,13 @@ from tests.models.helpers import (
     unlabelled,
 )
 from visage.maths import diffusion, samplers
+from visage.models import base
 from visage.models.latent_diffusion import LatentDiffusion, LatentDiffusionConfig, betas
 
 CONFIG = {
     "timesteps": 100,
     "prediction": "epsilon",
+    "filter_axes": 0,
     "sampler": "ddim",
     "sampling_steps": 100,
     "width": 8,
@@ -76,12 +78,12 @@ def test_noise_schedule():
 def test_scale_makes_latents_of_unit_variance_and_is_kept():
     m = model()
     m.train().initialize(batch())
-    z = m.latents(batch().x, torch.Generator())
-    assert z.std().item() == pytest.approx(1.0, abs=1e-3)
+    both = torch.cat([batch().x, batch().x.flip(3)])
+    assert m.latents(both, torch.Generator()).std().item() == pytest.approx(1.0, abs=1e-3)
     again = model(seed=5)
     again.load_state_dict(m.state_dict())
     assert torch.equal(again.scale, m.scale)
-    assert m.scale.item() == pytest.approx(1 / (STD * batch().x[:, :, ::2, ::2].std().item()), rel=1e-3)
+    assert m.scale.item() == pytest.approx(1 / (STD * both[:, :, ::2, ::2].std().item()), rel=1e-3)
 
 
 def test_scale_is_applied_once_each_way():
@@ -185,3 +187,101 @@ def test_a_sample_takes_as_many_calls_as_it_says():
     with torch.no_grad():
         m.sample(2, generator(0))
     assert len(calls) + 1 == m.sample_calls  # and the decoder
+
+
+# --- The residual of a filter
+
+
+class Slanted(Stage):
+    """Latents that are larger on the right, also those of a mirror image."""
+
+    def compress(self, x, eps):
+        return super().compress(x, eps) * torch.linspace(0.5, 1.5, 8)
+
+
+def filtered(n=2000, stage=Slanted, **changes):
+    """A model whose network adds nothing to its filter, fitted to n images, and these with their mirror images."""
+    torch.manual_seed(0)
+    config = LatentDiffusionConfig(**CONFIG | {"prediction": "residual", "filter_axes": 192} | changes)
+    m = LatentDiffusion(config, 16, stage())
+    x = torch.linspace(0.2, 0.8, 16) * (0.2 + 0.6 * torch.randn(n, 3, 16, 16, generator=generator(4)))  # lopsided
+    m.initialize(unlabelled(x))
+    m.unet.forward = lambda seen, time: torch.zeros_like(seen[:, :3])
+    return m.eval(), torch.stack([x, x.flip(3)], dim=1).flatten(0, 1)
+
+
+@torch.no_grad()
+def test_the_filter_is_that_of_the_latents_of_images_and_of_mirror_images():
+    m, x = filtered()
+    z = m.scale * m.first.compress(x, None)
+    torch.testing.assert_close(m.filter.mean, z.mean(0).flatten(), atol=0.03, rtol=0)
+    covariance = z.flatten(1).T.cov()
+    assert covariance.diagonal().max() > 4 * covariance.diagonal().min()  # the columns differ
+    for t in (10, 50, 100):
+        a, sigma = (part.item() for part in diffusion.scales(m.abar[t][None], z))
+        z_t = a * z[:4] + sigma * torch.randn(4, 3, 8, 8, generator=generator(5))
+        inverse = torch.linalg.inv(a**2 * covariance + sigma**2 * torch.eye(192))
+        exact = z.mean(0).flatten() + a * (z_t - a * z.mean(0)).flatten(1) @ inverse @ covariance
+        found, eps = m.predict(z_t, torch.full((4,), t))
+        error = (found.flatten(1) - exact).square().mean().sqrt()
+        assert error < 0.1 * (exact - z.mean(0).flatten()).square().mean().sqrt() + 0.03
+        torch.testing.assert_close(a * found + sigma * eps, z_t, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_draws_of_the_filter_alone_have_the_mean_and_the_variances_of_the_latents():
+    m, x = filtered(timesteps=1000)
+    z = m.scale * m.first.compress(x, None)
+    drawn = m.scale * m.first.compress(m.sample(1000, generator()), None) / torch.linspace(0.5, 1.5, 8)
+    torch.testing.assert_close(drawn.mean((0, 1, 2)), z.mean((0, 1, 2)), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(drawn.std(0).mean((0, 1)), z.std(0).mean((0, 1)), atol=0.02, rtol=0.1)
+
+
+def test_the_loss_of_a_residual_is_1_while_the_network_adds_nothing():
+    m, x = filtered()
+    loss, terms = m.loss(unlabelled(x[:400]), step())
+    assert loss.item() == pytest.approx(1, rel=0.05)
+    assert terms["error_over_filter"].item() == pytest.approx(1)
+
+
+@torch.no_grad()
+def test_the_network_sees_both_guesses_and_adds_s_times_its_output_to_the_filters():
+    m, x = filtered()
+    seen = []
+    m.unet.forward = lambda given, time: seen.append(given) or torch.full_like(given[:, :3], 0.1)
+    z_t, t = m.scale * m.first.compress(x[:4], None), torch.full((4,), 30)
+    guess = m.filter(z_t, *diffusion.scales(m.abar[t], z_t))
+    torch.testing.assert_close(m.predict(z_t, t)[0], guess.m + 0.1 * guess.s)
+    torch.testing.assert_close(seen[0], torch.cat([guess.noise, guess.m], dim=1))
+
+
+@torch.no_grad()
+def test_features_of_a_filtered_network_are_those_of_what_it_sees():
+    m, x = filtered(n=100)
+    del m.unet.forward
+    given = inputs_of(m.unet.stem)
+    m.features(x[:3])
+    noise, guess = given[0][0].chunk(2, dim=1)
+    abar = m.abar[10].item()  # of 100
+    eps = noise + abar**0.5 * (guess - m.means(x[:3])) / (1 - abar) ** 0.5
+    assert abs(eps.std().item() - 1) < 0.2
+    torch.testing.assert_close(eps[0], eps[2], rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_filter_and_its_scale_are_kept_with_the_weights():
+    m, x = filtered(n=100)
+    torch.manual_seed(5)
+    again = LatentDiffusion(m.config, 16, Slanted())
+    again.load_state_dict(m.state_dict())
+    z_t, t = m.scale * m.first.compress(x[:4], None), torch.full((4,), 30)
+    again.unet.forward = m.unet.forward
+    torch.testing.assert_close(again.predict(z_t, t), m.predict(z_t, t))
+    assert m.initial_images == base.LINEAR_IMAGES > model().initial_images
+
+
+def test_filter_and_prediction_go_together():
+    with pytest.raises(ValueError, match="filter_axes=5"):
+        model(filter_axes=5)
+    with pytest.raises(ValueError, match="filter_axes=0"):
+        model(prediction="residual")

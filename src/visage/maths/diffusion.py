@@ -20,10 +20,9 @@ from torch import Tensor
 from visage.maths import noise
 from visage.maths.likelihoods import HALF_BIN, standard_normal_kl
 
-Prediction = Literal["epsilon", "v"]
-"""What a network predicts: the noise (Ho et al. 2020) or the velocity (Salimans & Ho 2022)."""
-FilteredPrediction = Literal["epsilon", "v", "residual"]
-"""The same, or what is left of the image once a Wiener filter has guessed at it (`visage.nn.wiener`)."""
+Prediction = Literal["epsilon", "v", "residual"]
+"""What a network predicts: the noise (Ho et al. 2020), the velocity (Salimans & Ho 2022), or what is left of the image
+once a Wiener filter has guessed at it (`visage.nn.wiener`)."""
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A network's guesses at x_0 and eps, each (B, C, s, s), from x_t (B, C, s, s) and t (B,) integers on the CPU."""
 
@@ -108,9 +107,7 @@ def epsilon_of_x0(x_t: Tensor, x0: Tensor, a: Tensor, sigma: Tensor) -> Tensor:
     return (x_t - a * x0) / sigma
 
 
-def split(
-    x_t: Tensor, output: Tensor, abar: Tensor, prediction: FilteredPrediction, *, clip: bool
-) -> tuple[Tensor, Tensor]:
+def split(x_t: Tensor, output: Tensor, abar: Tensor, prediction: Prediction, *, clip: bool) -> tuple[Tensor, Tensor]:
     """The image x_0 and the noise eps that a network's output stands for. abar: (B,), float64, less than 1.
 
     output: with a residual, that of filter and network together, the image itself.

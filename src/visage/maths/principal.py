@@ -1,4 +1,4 @@
-"""Principal components of images and of their mirror images."""
+"""Principal components of images, and of their mirror images with them."""
 
 from dataclasses import dataclass
 
@@ -26,29 +26,37 @@ class Principal:
     rest: Tensor
 
 
-def principal_axes(x: Tensor, count: int) -> Principal:
-    """The first `count` axes of images x (N, C, H, W), W even, together with their mirror images, D = C H W.
+def principal_axes(x: Tensor, count: int, *, mirrored: bool = True) -> Principal:
+    """The first `count` axes of images x (N, C, H, W), D = C H W; if mirrored, of their mirror images, too, and W even.
 
     Two pixels that mirror each other are (s + d) / sqrt 2 and (s - d) / sqrt 2. With every image its mirror image, s
     and d are uncorrelated and d has mean 0, so that each half has axes of its own. They are found exactly where many
     are asked for, else by a randomised method, with the same random numbers in every call.
     """
+    if not mirrored:
+        centred = x - x.mean(0)
+        return _padded(x.mean(0), *_axes(centred, count), centred.square().sum() / len(x), count)
     even, odd = halves(x)
     middle = even.mean(0)
     even = even - middle
     found = [_axes(even, count), _axes(odd, count)]
-    total = sum(half.square().sum() for half in (even, odd)) / len(x)
+    total = (even.square().sum() + odd.square().sum()) / len(x)
     order = torch.cat([variances for _, variances in found]).argsort(descending=True)[:count]
     kinds = [axes for axes, _ in found]
     axes = torch.cat([whole(kinds[0], torch.zeros_like(kinds[0])), whole(torch.zeros_like(kinds[1]), kinds[1])])
-    axes = axes[order].flatten(1).T
     variances = torch.cat([variances for _, variances in found])[order]
-    missing = count - len(order)
+    mean = whole(middle[None], torch.zeros_like(middle[None]))[0]
+    return _padded(mean, axes[order], variances, total, count)
+
+
+def _padded(mean: Tensor, axes: Tensor, variances: Tensor, total: Tensor, count: int) -> Principal:
+    """Axes (k, C, H, W) and variances (k,), and zeros up to `count` of them. total: the sum of all variances."""
+    missing = count - len(axes)
     return Principal(
-        mean=whole(middle[None], torch.zeros_like(middle[None])).flatten(),
-        axes=torch.nn.functional.pad(axes, (0, missing)).contiguous(),
+        mean=mean.flatten(),
+        axes=torch.nn.functional.pad(axes.flatten(1).T, (0, missing)).contiguous(),
         variances=torch.nn.functional.pad(variances, (0, missing)),
-        rest=((total - variances.sum()) / max(1, x[0].numel() - len(order))).clamp(min=0),
+        rest=((total - variances.sum()) / max(1, mean.numel() - len(axes))).clamp(min=0),
     )
 
 
@@ -75,32 +83,32 @@ def local_basis(axes: Tensor, wanted: Tensor) -> Tensor:
     return axes @ rotation
 
 
-def fit_gaussian(x: Tensor, count: int, least: float) -> Principal:
-    """The Gaussian of images x (N, C, H, W), at least two, and of their mirror images, with `count` axes of its own.
+def fit_gaussian(x: Tensor, count: int, least: float, *, mirrored: bool = True) -> Principal:
+    """The Gaussian of images x (N, C, H, W), at least two, with `count` axes; if mirrored, of their mirror images, too.
 
     The first tenth finds no axes, only the variances along them, none of which is less than `least`: along their own
     last axes images vary less than others do, and a density would take the details of other images for noise. Axes
     that are 0, of few images, have the variance `least`, which means nothing.
     """
     held = -(-len(x) // HELD_OUT)
-    found = principal_axes(x[held:], count)
+    found = principal_axes(x[held:], count, mirrored=mirrored)
     centred = x[:held].flatten(1) - found.mean
-    # a mirror image has the same squares, as every axis is its own mirror image or minus that
+    # mirror images, if they count, have the same squares, as every axis is its own mirror image or minus that
     variances, total = (centred @ found.axes).square().mean(0), centred.square().mean(0).sum()
     used = (found.axes.square().sum(0) > 0.5).sum()
     rest = (total - variances.sum()) / (x[0].numel() - used).clamp(min=1)
     return Principal(found.mean, found.axes, variances.clamp(min=least), rest.clamp(min=least))
 
 
-def _axes(half: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The axes, (K, C, H, W / 2), and variances, (K,), of centred half images (N, C, H, W / 2)."""
-    flat = half.flatten(1)
+def _axes(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The axes, (K, C, H, W), and variances, (K,), of centred images, or half images, (N, C, H, W)."""
+    flat = x.flatten(1)
     sought = min(count + OVERSAMPLING, *flat.shape)
     if 3 * sought > flat.shape[1]:  # then all of them take less time than some
         variances, axes = torch.linalg.eigh(flat.T @ flat / len(flat))
         found = axes.flip(1).T[:sought][:count]
-        return found.reshape(-1, *half.shape[1:]), variances.flip(0)[:sought][:count].clamp(min=0)
-    with torch.random.fork_rng(devices=[half.device] if half.is_cuda else []):
+        return found.reshape(-1, *x.shape[1:]), variances.flip(0)[:sought][:count].clamp(min=0)
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(0)
         _, lengths, axes = torch.svd_lowrank(flat, q=sought, niter=ITERATIONS)
-    return axes.T[:count].reshape(-1, *half.shape[1:]), lengths[:count].square() / len(flat)
+    return axes.T[:count].reshape(-1, *x.shape[1:]), lengths[:count].square() / len(flat)

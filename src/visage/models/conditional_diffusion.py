@@ -63,7 +63,7 @@ class ConditionalDiffusionConfig:
     p_uncond: Annotated[float, Gt(0), Lt(1)]  # share of the images whose y is dropped; the paper: 0.1 or 0.2
     guidance: Annotated[float, Ge(0)]  # w of `sample` and `sample_given`; the paper's best FID: 0.1 to 0.3
     timesteps: Annotated[int, Ge(2)]  # T
-    prediction: diffusion.FilteredPrediction  # what the network predicts; the paper: epsilon
+    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
     filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
     sampler: Literal["ddim", "dpm_solver"]  # DDIM also encodes and decodes images
     sampling_steps: Annotated[int, Ge(1)]  # network calls of the sampler; a guided one shows the network two images

@@ -9,10 +9,15 @@
 
 Both losses are Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1 and the text after algorithm 1).
 
-Where we deviate: kernels of 4 instead of 5 pixels and z from N(0, I) instead of a uniform cube, as in the widely used
-PyTorch version; the number of halvings follows the image size. Real and generated images pass through D in separate
-batches, as in the authors' code, since batch normalisation would give them away in a mixed one. As an
-out-of-distribution score, D uses the running statistics of both kinds of images.
+Where we deviate:
+
+* Kernels of 4 instead of 5 pixels and z from N(0, I) instead of a uniform cube, as in the widely used PyTorch version;
+  the number of halvings follows the image size.
+* Real and generated images pass through D in separate batches, as in the authors' code, since batch normalisation would
+  give them away in a mixed one. As an out-of-distribution score, D uses the running statistics of both kinds of images.
+* If `linear` is on, G is a linear map plus convolutions that start at 0, G(z) = W z + m + conv(z), cut off at -1 and 1
+  in the place of the tanh: as in `visage.models.wgan`, it starts at the Gaussian of the training images' principal
+  components.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +31,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from visage.maths import noise
-from visage.models.base import NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Step
+from visage.maths.principal import principal_axes
+from visage.models.base import LINEAR_IMAGES, NO_DENSITY, NO_ENCODER, Batch, GenerativeModel, Phase, Step
+from visage.nn.affine import Affine
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class DCGANConfig:
     """Dimensions of z; the paper: 100."""
     width: Annotated[int, Ge(1)]
     """Channels of both networks at half the image size, doubled at every halving; the paper: 128 at 64 pixels."""
+    linear: bool
+    """Add a fixed linear map, that of principal components, to G."""
 
 
 def widths(config: DCGANConfig, size: int) -> list[int]:
@@ -65,11 +74,13 @@ class Generator(nn.Module):
         for i, o in zip(ins, [*ins[1:], 3], strict=True):
             layers += [nn.BatchNorm2d(i), nn.ReLU(), nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False)]
         self.layers = nn.Sequential(nn.Unflatten(1, (config.latent_dim, 1, 1)), *layers)
+        self.linear = Affine(config.latent_dim, 3 * size * size) if config.linear else None
         self.apply(initialize)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images, float32."""
-        return torch.tanh(self.layers(z).float())
+        h: Tensor = self.layers(z).float()
+        return torch.tanh(h) if self.linear is None else (h + self.linear(z).view_as(h)).clamp(-1, 1)
 
 
 class Discriminator(nn.Module):
@@ -109,8 +120,20 @@ class DCGAN(GenerativeModel):
     def __init__(self, config: DCGANConfig, size: int) -> None:
         super().__init__()
         self.config = config
+        if config.linear:
+            self.initial_images = LINEAR_IMAGES
         self.generator = Generator(config, size)
         self.discriminator = Discriminator(config, size)
+
+    @torch.no_grad()
+    def initialize(self, batch: Batch) -> None:
+        """Set the linear map, if there is one, from the principal components of the images; convolutions add 0."""
+        if self.generator.linear is None:
+            return
+        found = principal_axes(batch.x, self.config.latent_dim)
+        self.generator.linear.set(found.axes * found.variances.sqrt(), found.mean)
+        for parameter in self.generator.layers[-1].parameters():
+            parameter.zero_()
 
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         """The two opponents."""

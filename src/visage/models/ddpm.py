@@ -63,7 +63,7 @@ class DDPMConfig:
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
     schedule: Literal["linear", "cosine"]  # of beta_t; the paper: linear
-    prediction: diffusion.FilteredPrediction  # what the network predicts; the paper: epsilon
+    prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
     filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
     # sigma_t^2: that of the posterior or beta_t, both the paper's, or with a filter what makes the bound tightest
     variance: Literal["small", "large", "optimal"]

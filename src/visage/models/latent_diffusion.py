@@ -12,11 +12,16 @@ sqrt(beta_t) is linear in t, from sqrt(0.0015) to sqrt(0.0195). Samples are draw
 2021, arXiv:2010.02502, eq. 12), or DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095), which solves the same ODE to second
 order, and decoded: x = D(z / scale). Latents are not bounded, so nothing is clipped.
 
-Where we deviate: `prediction: v` lets the network predict the velocity sqrt(abar) eps - sqrt(1 - abar) z (Salimans & Ho
-2022, arXiv:2202.00512), whose error weights early times less and which small networks learn sooner. The standard
-deviation of the latents is taken over `INITIAL_IMAGES` training images, not over the first batch (section G of the
-paper), and all its channels together, as there. Images are encoded at every step by a draw of q(z|x), so that flips and
-the encoder's noise are part of the data.
+Where we deviate:
+
+* `prediction: v` lets the network predict the velocity sqrt(abar) eps - sqrt(1 - abar) z (Salimans & Ho 2022,
+  arXiv:2202.00512), whose error weights early times less and which small networks learn sooner.
+* `prediction: residual` lets it learn what a linear filter leaves of the latents, as in `visage.models.ddpm`: before
+  its first step the model is a Gaussian of their mean and covariance (`visage.nn.wiener`). A mirror image's latents are
+  not the mirror image of latents, so that both kinds are taken as they come.
+* The standard deviation of the latents is taken over many training images and their mirror images, not over the first
+  batch (section G of the paper), and over all channels together, as there.
+* Images are encoded at every step by a draw of q(z|x), so that flips and the encoder's noise are part of the data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +35,7 @@ from torch import Tensor, nn
 
 from visage.maths import diffusion, noise, samplers
 from visage.models.base import (
+    LINEAR_IMAGES,
     Batch,
     Compresses,
     Denoises,
@@ -42,6 +48,7 @@ from visage.models.base import (
     Step,
 )
 from visage.nn.unet import UNet
+from visage.nn.wiener import LinearGuess, WienerFilter, check_axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class LatentDiffusionConfig:
 
     timesteps: Annotated[int, Ge(2)]  # T; the paper: 1000
     prediction: diffusion.Prediction  # what the network predicts; the paper: epsilon
+    filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other predictions
     sampler: Literal["ddim", "dpm_solver"]  # the paper: ddim, which also encodes and decodes images
     sampling_steps: Annotated[int, Ge(1)]  # network calls of one sample; the paper: 200 or 500 for faces
     width: Annotated[int, Ge(4), MultipleOf(4)]  # channels of the U-Net at the resolution of the latents
@@ -60,6 +68,7 @@ class LatentDiffusionConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that do not go together."""
+        check_axes(self.prediction, self.filter_axes)
         if self.sampling_steps > self.timesteps:
             raise ValueError(
                 f"sampling_steps={self.sampling_steps} > timesteps={self.timesteps}: set it to that at most"
@@ -112,6 +121,10 @@ class LatentDiffusion(GenerativeModel):
         self.first = first.eval().requires_grad_(False)
         self.register_buffer("tables", diffusion.tables(self.abar), persistent=False)
         self.register_buffer("scale", torch.ones(()))
+        self.filter = None
+        if config.prediction == "residual":
+            self.initial_images = LINEAR_IMAGES
+            self.filter = WienerFilter(self.shape[0], self.shape[1], config.filter_axes, mirrored=False)
         self.unet = UNet(
             self.shape[0],
             self.shape[1],
@@ -121,6 +134,7 @@ class LatentDiffusion(GenerativeModel):
             attention=config.attention,
             dropout=config.dropout,
             patch=1,
+            beside=self.shape[0] if self.filter else 0,
         )
 
     def train(self, mode: bool = True) -> Self:
@@ -137,11 +151,19 @@ class LatentDiffusion(GenerativeModel):
         """One step on the denoising error."""
         return [Phase("unet", self.loss)]
 
+    @torch.no_grad()
     def initialize(self, batch: Batch) -> None:
-        """Measure the scale of the latents once; it is saved among the weights, for sampling and resumed training."""
-        eps = noise.randn(len(batch.x), self.shape, torch.Generator().manual_seed(0), batch.x.device)
-        parts = zip(torch.split(batch.x, 128), torch.split(eps, 128), strict=True)
-        self.scale.copy_(1 / torch.cat([self.first.compress(*part) for part in parts]).std())
+        """Measure the scale of the latents once, and take the filter, if there is one, from them.
+
+        Both are saved among the weights, for sampling and resumed training.
+        """
+        x = torch.stack([batch.x, batch.x.flip(3)], dim=1).flatten(0, 1)
+        eps = noise.randn(len(x), self.shape, torch.Generator().manual_seed(0), x.device)
+        parts = zip(torch.split(x, 128), torch.split(eps, 128), strict=True)
+        z = torch.cat([self.first.compress(*part) for part in parts])
+        self.scale.copy_(1 / z.std())
+        if self.filter:
+            self.filter.fit(self.scale * z)
 
     @torch.no_grad()
     def latents(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -149,18 +171,24 @@ class LatentDiffusion(GenerativeModel):
         return self.scale * self.first.compress(x, noise.normal((len(x), *self.shape), generator, x.device))
 
     def loss(self, batch: Batch, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean squared error of the predicted noise (eq. 2), or velocity."""
+        """The mean squared error of the predicted noise (eq. 2), or its counterpart."""
         z = self.latents(batch.x, step.generator)
         t = noise.integers(1, self.config.timesteps + 1, len(z), step.generator, z.device)
         eps = noise.normal(z.shape, step.generator, z.device)
         a, sigma = diffusion.from_tables(self.tables, t, z)
+        z_t = diffusion.diffuse(z, eps, a, sigma)
+        if self.filter:
+            guess: LinearGuess = self.filter(z_t, a, sigma)
+            return guess.loss(self.unet(guess.inputs, self.time(t, z_t)), z)
         target = eps if self.config.prediction == "epsilon" else diffusion.velocity(z, eps, a, sigma)
-        out = self.output(diffusion.diffuse(z, eps, a, sigma), t)
-        loss = F.mse_loss(out, target)
+        loss = F.mse_loss(self.output(z_t, t), target)
         return loss, {"mse": loss.detach()}
 
     def output(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """The network's prediction for z_t (B, C, s, s); t is (B,), integers."""
+        """The network's prediction for z_t (B, C, s, s), of a residual the latents with it; t is (B,), integers."""
+        if self.filter:
+            guess: LinearGuess = self.filter(z_t, *diffusion.scales(self.abar[t], z_t))
+            return guess.image(self.unet(guess.inputs, self.time(t, z_t)))
         prediction: Tensor = self.unet(z_t, self.time(t, z_t))
         return prediction
 
@@ -223,7 +251,8 @@ class LatentDiffusion(GenerativeModel):
     def features(self, x: Tensor) -> Tensor:
         """The U-Net's middle activations for the means of the latents with noise up to 0.1 T; images share it."""
         z_t, t = samplers.noised(self.means(x), self.probes(1)[0], FEATURE_TIME, self.abar)
-        return self.unet.features(z_t, self.time(t, z_t))
+        seen = self.filter(z_t, *diffusion.scales(self.abar[t], z_t)).inputs if self.filter else z_t
+        return self.unet.features(seen, self.time(t, z_t))
 
     def probes(self, n: int) -> Tensor:
         """The noise that all images share, (n, C, s, s), from a fixed seed."""

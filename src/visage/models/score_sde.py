@@ -46,7 +46,7 @@ from annotated_types import Ge, Le, Lt, MinLen
 from torch import Tensor, nn
 
 from visage.maths import noise, pixels
-from visage.maths.diffusion import FilteredPrediction, per_image
+from visage.maths.diffusion import Prediction, per_image
 from visage.models.base import LINEAR_IMAGES, Batch, GenerativeModel, HasBound, HasLogProb, Phase, Reconstructs, Step
 from visage.nn.unet import UNet
 from visage.nn.wiener import LinearGuess, WienerFilter, check_axes
@@ -58,7 +58,7 @@ class ScoreSDEConfig:
 
     sde: Literal["vp", "ve"]  # variance preserving or exploding
     sigma_max: Annotated[float, Ge(1)]  # VE's last sigma, about the largest distance of two images; paper: 2 * 90 at 64
-    parametrization: FilteredPrediction  # what the network predicts; the paper: the noise epsilon
+    parametrization: Prediction  # what the network predicts; the paper: the noise epsilon
     filter_axes: Annotated[int, Ge(0)]  # K of the filter whose residual is predicted; 0 for other parametrizations
     width: Annotated[int, Ge(4)]  # channels of the U-Net at the highest resolution; the paper: 128
     multipliers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]  # of width, at each halving; paper: 1, 2, 2, 2
@@ -78,7 +78,7 @@ class ScoreSDEConfig:
 
 
 T_MIN = 1e-5
-"""The smallest time of training, likelihood and ODE: at t = 0 the score of VP is infinite."""
+"""The smallest time of training and likelihood: at t = 0 the score of VP is infinite."""
 EMBEDDED = 999.0
 """The input of the time embedding at t = 1."""
 OOD_NOISE = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -333,15 +333,15 @@ class ScoreSDE(GenerativeModel):
         return noise.randn(n, self.shape, generator, next(self.parameters()).device).flatten(1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Follow the ODE from noise to the image."""
-        x = self.sde.prior_std * z.reshape(-1, *self.shape)
-        y, _ = probability_flow(self.sde, self.score, x, (1.0, T_MIN), self.config.ode_steps)
-        return images(denoise(self.sde, self.score, y, torch.tensor(T_MIN, dtype=torch.float64)))
+        """Follow the ODE from noise to `sampling_end`, and remove what noise remains there."""
+        x, end = self.sde.prior_std * z.reshape(-1, *self.shape), self.sde.sampling_end
+        y, _ = probability_flow(self.sde, self.score, x, (1.0, end), self.config.ode_steps)
+        return images(denoise(self.sde, self.score, y, torch.tensor(end, dtype=torch.float64)))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Follow the ODE from the middle of the image's bins, u = 1/2, to the noise."""
+        """Follow the ODE from the middle of the image's bins, u = 1/2, taken for x at `sampling_end`, to the noise."""
         y = dequantized(x, torch.full_like(x, 0.5))
-        x1, _ = probability_flow(self.sde, self.score, y, (T_MIN, 1.0), self.config.ode_steps)
+        x1, _ = probability_flow(self.sde, self.score, y, (self.sde.sampling_end, 1.0), self.config.ode_steps)
         return (x1 / self.sde.prior_std).flatten(1)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:

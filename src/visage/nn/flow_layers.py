@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from visage.maths.pixels import LEVELS
 from visage.maths.principal import fit_gaussian
-from visage.nn.mirrored import MirroredAxes
+from visage.nn.axes import MirroredAxes
 
 ACT_NORM_IMAGES = 256
 """How many training images an `ActNorm` is fitted to, at most."""

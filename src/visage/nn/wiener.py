@@ -8,7 +8,8 @@
     mu      mean of the images           `mean`         U    their first K principal axes    `axes`
     lambda  variances along these axes   `variances`    rho  variance along any other axis   `rest`
 
-The axes stand in 2 k columns, those that are their own mirror images first; a column that is not used has variance rho.
+Where images come with their mirror images, the axes stand in 2 k columns, those that are their own mirror images first.
+A column that is not used has variance rho.
 
 Diffusion models that predict a residual let their network F learn what is left of x_0:
 
@@ -33,10 +34,10 @@ import torch
 from torch import Tensor, nn
 
 from visage.maths import diffusion, ranks
-from visage.maths.diffusion import FilteredPrediction
+from visage.maths.diffusion import Prediction
 from visage.maths.likelihoods import HALF_BIN
 from visage.maths.principal import fit_gaussian
-from visage.nn.mirrored import MirroredAxes
+from visage.nn.axes import Axes, MirroredAxes
 
 LEAST_VARIANCE = HALF_BIN**2 / 3
 """Of a pixel along any axis: that of a uniform distribution over the width of one 8-bit value."""
@@ -75,7 +76,7 @@ class LinearGuess:
         return loss, {"error_over_filter": error / filters}
 
 
-def check_axes(prediction: FilteredPrediction, axes: int) -> None:
+def check_axes(prediction: Prediction, axes: int) -> None:
     """Refuse a number of axes, the setting filter_axes, that does not go with what is predicted.
 
     Raises:
@@ -94,25 +95,26 @@ class WienerFilter(nn.Module):
         channels: of the image.
         size: side of the image in pixels.
         axes: K, at most as many as there are dimensions.
+        mirrored: whether a mirror image is an image, too.
     """
 
     mean: Tensor
-    axes: MirroredAxes
+    axes: Axes | MirroredAxes
     variances: Tensor
     rest: Tensor
 
-    def __init__(self, channels: int, size: int, axes: int) -> None:
+    def __init__(self, channels: int, size: int, axes: int, *, mirrored: bool = True) -> None:
         super().__init__()
-        self.count = min(axes, channels * size**2)
-        self.axes = MirroredAxes(channels, size, axes)
+        self.count, self.mirrored = min(axes, channels * size**2), mirrored
+        self.axes = (MirroredAxes if mirrored else Axes)(channels, size, axes)
         self.register_buffer("mean", torch.zeros(channels * size**2))
         self.register_buffer("variances", torch.ones(self.axes.columns))
         self.register_buffer("rest", torch.ones(()))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Take mean and covariance from images x (N, C, s, s), at least two, together with their mirror images."""
-        found = fit_gaussian(x, self.count, LEAST_VARIANCE)
+        """Take mean and covariance from images x (N, C, s, s), at least two, if mirrored with their mirror images."""
+        found = fit_gaussian(x, self.count, LEAST_VARIANCE, mirrored=self.mirrored)
         self.mean.copy_(found.mean)
         # columns that are not used count as any other axis does
         self.variances.copy_(torch.cat([found.variances, found.rest[None]])[self.axes.set(found.axes)])

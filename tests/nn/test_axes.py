@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from visage.maths.principal import principal_axes
-from visage.nn.mirrored import MirroredAxes
+from visage.nn.axes import Axes, MirroredAxes
 
 DIMS = 3 * 8 * 8
 
@@ -13,26 +13,28 @@ def images(n, seed=0):
     return torch.rand(n, 3, 8, 8, generator=generator, dtype=torch.float64).cumsum(3).cumsum(2)
 
 
+@pytest.mark.parametrize("kind", [Axes, MirroredAxes])
 @pytest.mark.parametrize("count", [0, 1, 20, 150, DIMS, 2 * DIMS])
-def test_products_with_half_images_are_those_with_whole_ones(count):
+def test_products_are_those_with_the_axes_as_they_were_set(count, kind):
     axes = principal_axes(images(500), min(count, DIMS)).axes
-    mirrored = MirroredAxes(3, 8, count).double()
-    places = mirrored.set(axes)
+    kept = kind(3, 8, count).double()
+    places = kept.set(axes)
     assert sorted(places[places >= 0].tolist()) == list(range(min(count, DIMS)))
     x, used = images(5, seed=1).flatten(1), places >= 0
     products = x @ axes
-    found = mirrored.coefficients(x)
+    found = kept.coefficients(x)
     torch.testing.assert_close(found[:, used], products[:, places[used]])
     assert not found[:, ~used].any()
-    torch.testing.assert_close(mirrored.combine(found), products @ axes.T)
+    torch.testing.assert_close(kept.combine(found), products @ axes.T)
 
 
-def test_axes_that_few_images_lack_are_not_used():
+@pytest.mark.parametrize("kind", [Axes, MirroredAxes])
+def test_axes_that_few_images_lack_are_not_used(kind):
     axes = principal_axes(images(4), 30).axes
     there = axes.norm(dim=0) > 0.5
     assert 0 < there.sum() < 30
-    mirrored = MirroredAxes(3, 8, 30).double()
-    places = mirrored.set(axes)
+    kept = kind(3, 8, 30).double()
+    places = kept.set(axes)
     assert sorted(places[places >= 0].tolist()) == there.nonzero()[:, 0].tolist()
 
 

@@ -1,10 +1,52 @@
-"""Axes of images and of their mirror images, as halves of images."""
+"""Axes of images: of any kind, or of images and their mirror images, as halves of images."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visage.maths.principal import halves, whole
+
+
+class Axes(nn.Module):
+    """Orthonormal axes, the columns of a buffer.
+
+    axes: (D, k), k = min(K, D). Columns that are not used are 0: before `set`, all of them.
+
+    Args:
+        channels: of the image.
+        size: side of the image in pixels.
+        count: K, the most axes to be set.
+    """
+
+    axes: Tensor
+
+    def __init__(self, channels: int, size: int, count: int) -> None:
+        super().__init__()
+        dims = channels * size**2
+        self.register_buffer("axes", torch.zeros(dims, min(count, dims)))
+
+    @property
+    def columns(self) -> int:
+        """k, those that are used and those that are not."""
+        return self.axes.shape[1]
+
+    @torch.no_grad()
+    def set(self, axes: Tensor) -> Tensor:
+        """Take the columns of (D, k), each of length 1 or 0.
+
+        Returns, for each column here, (k,), the place among those, or -1 if it is not used.
+        """
+        self.axes.copy_(axes)
+        places = torch.arange(self.columns, device=axes.device)
+        return torch.where(axes.square().sum(0) > 0.5, places, -1)
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Products of x (B, D) with the axes, (B, k)."""
+        return x @ self.axes
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Sums of the axes with coefficients (B, k), (B, D)."""
+        return coefficients @ self.axes.T
 
 
 class MirroredAxes(nn.Module):
