@@ -23,11 +23,11 @@ from visage.models.realnvp import (
     RealNVP,
     RealNVPConfig,
     Squeeze,
-    Whitening,
     channelwise,
     checkerboard,
     coupling_net,
 )
+from visage.nn.flow_layers import Whitening
 
 
 def randomize(module: nn.Module, std: float = 0.1) -> None:

@@ -1,11 +1,22 @@
 import copy
 
 import pytest
+import scipy.fft
 import torch
 
 from visage.maths import principal
 from visage.nn import flow_layers
-from visage.nn.flow_layers import LEAST_VARIANCE, ActNorm, Bijection, Chain, Squeeze, Whitening, fit_to
+from visage.nn.flow_layers import (
+    LEAST_VARIANCE,
+    ActNorm,
+    Bijection,
+    Chain,
+    SpectralFlattening,
+    Squeeze,
+    Whitening,
+    fit_to,
+    whitenings,
+)
 
 DIMS = 3 * 4 * 4
 
@@ -193,3 +204,87 @@ def test_axes_that_few_images_lack_are_like_all_others_that_are_left_out():
     used = matrix(layer.axes).norm(dim=0) > 0.5
     torch.testing.assert_close(layer.stds[used].sort().values, found.variances[there].sqrt().sort().values)
     torch.testing.assert_close(layer.stds[~used], found.rest.sqrt().expand(int((~used).sum())))
+
+
+# --- The spectrum
+
+
+def flattening(x):
+    layer = SpectralFlattening(3, 4).double()
+    layer.fit(x)
+    return layer
+
+
+def coefficients(x):
+    return torch.from_numpy(scipy.fft.dctn(x.numpy(), axes=(2, 3), norm="ortho"))
+
+
+def test_the_root_of_the_spectrum_of_images_and_mirror_images_is_left():
+    x = correlated(3000)
+    both = torch.cat([x, x.flip(3)])
+    layer = flattening(x)
+    torch.testing.assert_close(layer.mean, both.mean(0))
+    before, after = (
+        torch.einsum("nchw,ndhw->hwcd", k, k) / len(k)
+        for k in (coefficients(both - both.mean(0)), coefficients(layer.to_noise(both)[0]))
+    )
+    assert before.diagonal(dim1=2, dim2=3).max() > 100 * before.diagonal(dim1=2, dim2=3).min()
+    assert (before[0, 1, 0, 1] / before[0, 1, 0, 0]).abs() > 0.1  # colours are correlated
+    torch.testing.assert_close(after @ after, before, rtol=1e-5, atol=1e-7)
+
+
+def test_it_is_symmetric_and_its_log_det_is_that_of_the_jacobian():
+    layer, x = flattening(correlated(3000)), correlated(2, seed=1)
+    z, log_det = layer.to_noise(x)
+    jacobian = torch.autograd.functional.jacobian(lambda one: layer.to_noise(one[None])[0][0], x[0]).reshape(DIMS, DIMS)
+    torch.testing.assert_close(jacobian, jacobian.T)
+    assert log_det.tolist() == pytest.approx([torch.linalg.slogdet(jacobian).logabsdet.item()] * 2, abs=1e-4)
+    torch.testing.assert_close(layer.from_noise(z), x, rtol=0, atol=1e-6)
+
+
+def test_before_it_is_fitted_the_flattening_changes_nothing_and_has_nothing_to_train():
+    x, layer = correlated(5), SpectralFlattening(3, 4).double()
+    z, log_det = layer.to_noise(x)
+    torch.testing.assert_close(z, x, rtol=0, atol=1e-6)
+    assert not log_det.any()
+    assert not list(layer.parameters())
+
+
+def test_the_flattening_stays_in_float32_under_bf16():
+    layer, x = flattening(correlated(300)).float(), correlated(5, seed=1).float()
+    exact = layer.to_noise(x)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(layer.to_noise(x)[0], exact)
+        torch.testing.assert_close(layer.from_noise(exact), x, rtol=0, atol=1e-5)
+
+
+def test_images_that_are_all_alike_have_the_spectrum_of_the_noise_that_dequantises_them():
+    layer = flattening(torch.full((5, 3, 4, 4), 0.3, dtype=torch.float64))
+    torch.testing.assert_close(layer.inverses.diagonal(), torch.full((4, 4, 3), LEAST_VARIANCE**-0.25).double())
+
+
+def test_fewer_axes_than_dimensions_are_sought_in_what_the_flattening_leaves():
+    assert whitenings(3, 4, 0) == []
+    assert [type(layer) for layer in whitenings(3, 4, DIMS)] == [Whitening]
+    x = correlated(700)  # more than are transformed at once
+    flow = Chain(*whitenings(3, 4, 10)).double()
+    fit_to(flow, x)
+    first, second = flow.layers
+    alone = Whitening(3, 4, 10).double()
+    alone.fit(flattening(x).to_noise(x)[0])
+    torch.testing.assert_close(first.inverses, flattening(x).inverses)
+    torch.testing.assert_close(second.stds, alone.stds)
+    torch.testing.assert_close(second.mean, alone.mean, rtol=0, atol=1e-6)
+
+
+def test_a_gaussian_of_few_axes_is_nearer_to_the_images_after_the_flattening():
+    g = generator(3)
+    white = torch.randn(2000, 3, 16, 16, generator=g, dtype=torch.float64)
+    x = white.cumsum(3).cumsum(2) / 30 + 1e-3 * white  # alike the nearer they are
+    densities = []
+    for layers in ([Whitening(3, 16, 30)], whitenings(3, 16, 30)):
+        flow = Chain(*layers).double()
+        fit_to(flow, x[:1500])
+        z, log_det = flow.to_noise(x[1500:])
+        densities.append((log_det - 0.5 * z.square().flatten(1).sum(1)).mean().item() / 768)
+    assert densities[1] > densities[0] + 0.3

@@ -32,8 +32,9 @@ Where we deviate:
   training images, measured along as many principal axes. The flow then starts as the Gaussian of these images, but for
   the s of its couplings, which is a little less than 1, and a short training is spent on what in faces is not Gaussian:
   without it, most of one goes by before means and covariances are learned. The map is symmetric: each number stays at
-  its pixel. Of a white image no scale has to become small, and with c = 1/2 in the place of 1/10 no sample runs away:
-  the way back divides by s twelve times in the demo, and one in twenty of its samples were blots, at equal likelihood.
+  its pixel. With fewer axes than dimensions, `SpectralFlattening` comes before it. Of a white image no scale has to
+  become small, and with c = 1/2 in the place of 1/10 no sample runs away: the way back divides by s twelve times in the
+  demo, and one in twenty of its samples were blots, at equal likelihood.
 """
 
 import math
@@ -66,8 +67,8 @@ from visage.nn.flow_layers import (
     Chain,
     InvertibleConv,
     Squeeze,
-    Whitening,
     fit_to,
+    whitenings,
 )
 
 
@@ -215,7 +216,7 @@ class Glow(GenerativeModel):
             )
         self.shape = (3, size, size)
         self.dims = 3 * size * size
-        whitening = [Whitening(3, size, config.whitening_axes)] if config.whitening_axes else []
+        whitening = whitenings(3, size, config.whitening_axes)
         if whitening:
             self.initial_images = LINEAR_IMAGES
         self.flow = Chain(*whitening, level(config, 3, size, 0))

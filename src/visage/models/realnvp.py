@@ -19,7 +19,8 @@ Where this differs from the paper, and why:
 * `whitening_axes` puts a fixed linear layer after the logit, which whitens its output by the mean and the covariance of
   the training images, measured along as many principal axes. The flow then starts as the Gaussian of these logits, and
   a short training is spent on what in faces is not Gaussian: without it, most of one goes by before means and
-  covariances are learned. The map is symmetric: each number stays at its pixel, where convolutions expect it.
+  covariances are learned. The map is symmetric: each number stays at its pixel, where convolutions expect it. Where
+  there are fewer axes than dimensions, a layer before it makes frequencies more alike (`SpectralFlattening`).
 """
 
 import math
@@ -42,8 +43,8 @@ from visage.nn.flow_layers import (
     Chain,
     InvertibleConv,
     Squeeze,
-    Whitening,
     fit_to,
+    whitenings,
 )
 
 
@@ -199,7 +200,7 @@ class RealNVP(GenerativeModel):
             )
         self.shape = (3, size, size)
         self.dims = 3 * size * size
-        whitening = [Whitening(3, size, config.whitening_axes)] if config.whitening_axes else []
+        whitening = whitenings(3, size, config.whitening_axes)
         if whitening:
             self.initial_images = LINEAR_IMAGES
         self.flow = Chain(Logit(), *whitening, multiscale(config, 3, size, 0))

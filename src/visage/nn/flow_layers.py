@@ -3,8 +3,10 @@
 `to_noise` maps images to noise, as in training, and `from_noise` maps noise to images, as in sampling.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,8 @@ from visage.nn.axes import MirroredAxes
 
 ACT_NORM_IMAGES = 256
 """How many training images an `ActNorm` is fitted to, at most."""
+FITTED_AT_ONCE = 256
+"""Images that are transformed at a time where a whitening is fitted: bounds the memory."""
 LEAST_VARIANCE = 1 / (12 * LEVELS**2)
 """Of a dequantised pixel, in [0, 1), along any axis: that of the noise which dequantises it."""
 
@@ -76,6 +80,91 @@ class ActNorm(Bijection):
 
     def from_noise(self, z: Tensor) -> Tensor:
         return z * self.log_std.exp() + self.mean
+
+
+class SpectralFlattening(Bijection):
+    """z = T' S^-1/4 T (x - mu): of the spectrum of images x, which `fit` measures, only its root is left.
+
+        T x       the cosine transform of each colour of x, orthonormal
+        S_k       covariance of the colours at frequency k, C x C
+        log |det dz/dx| = -1/4 sum_k log det S_k
+
+    Coefficients of the cosine transform are nearly uncorrelated where pixels are the more alike the nearer they lie to
+    each other (Ahmed et al. 1974, IEEE Transactions on Computers C-23), but their variances differ by a factor of a
+    million. A `Whitening` of a few axes takes all others to vary alike; it comes nearer to the images after this layer.
+    S^-1/2 would come nearer still, but couplings, which scale pixel by pixel, would then lose the outlines, which the
+    low frequencies are, among the many high ones. RealNVP's demo at 64 pixels, drawn faces and photographs:
+
+        spectrum            S                  S^1/2 (this)       1
+        bits per dimension  3.14, 3.93         2.98, 3.73         3.00, 3.67
+        FD attr of 1,000    22.0, 22.3         24.3, 26.0         30.8, 44.6
+
+    As in `Whitening`, the map is symmetric, has nothing to train, is computed in float32, and is z = x before `fit`.
+
+    mean: mu, (C, S, S). roots: S^1/4, (C, C, S, S). inverses: S^-1/4. log_det: scalar. All are buffers.
+
+    Args:
+        channels: C.
+        size: S, side of the image in pixels.
+    """
+
+    mean: Tensor
+    roots: Tensor
+    inverses: Tensor
+    log_det: Tensor
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        identity = torch.eye(channels)[:, :, None, None].repeat(1, 1, size, size)
+        self.register_buffer("mean", torch.zeros(channels, size, size))
+        self.register_buffer("roots", identity)
+        self.register_buffer("inverses", identity.clone())
+        self.register_buffer("log_det", torch.zeros(()))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Take the moments from images x (N, C, S, S), at least two, together with their mirror images."""
+        mean = x.mean(0)
+        self.mean.copy_((mean + mean.flip(2)) / 2)
+        second = torch.zeros_like(self.roots)
+        for part in torch.split(x, FITTED_AT_ONCE):
+            # of a mirror image, coefficients of odd horizontal frequencies have the other sign, in all colours
+            k = self.transform(part - self.mean)
+            second += torch.einsum("nchw,ndhw->cdhw", k, k) / len(x)
+        variances, axes = torch.linalg.eigh(second.permute(2, 3, 0, 1))
+        variances = variances.clamp(min=LEAST_VARIANCE)
+        for kept, power in ((self.roots, 0.25), (self.inverses, -0.25)):
+            kept.copy_(((axes * variances[..., None, :] ** power) @ axes.mT).permute(2, 3, 0, 1))
+        self.log_det.copy_(-0.25 * variances.double().log().sum())
+
+    def transform(self, x: Tensor) -> Tensor:
+        """The cosine transform of x (B, C, S, S), shaped alike: vertical frequencies in rows, horizontal in columns."""
+        T = cosines(x.shape[3], x.device, x.dtype)
+        k: Tensor = T @ x @ T.mT
+        return k
+
+    def multiply(self, matrices: Tensor, x: Tensor) -> Tensor:
+        """Transform x (B, C, S, S), multiply the colours at each frequency by a matrix, and transform it back."""
+        T = cosines(x.shape[3], x.device, x.dtype)
+        back: Tensor = T.mT @ (matrices * self.transform(x)[:, None]).sum(2) @ T
+        return back
+
+    def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.multiply(self.inverses, x - self.mean), self.log_det.expand(len(x))
+
+    def from_noise(self, z: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            return self.multiply(self.roots, z) + self.mean
+
+
+@cache
+def cosines(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The matrix of the orthonormal cosine transform (DCT-II), (S, S): row k holds the cosine of frequency k."""
+    k = torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(math.pi / size * k[:, None] * (k + 0.5)) * (2 / size) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix.to(device, dtype)
 
 
 class Whitening(Bijection):
@@ -147,16 +236,25 @@ class Whitening(Bijection):
         return x.reshape(z.shape)
 
 
+def whitenings(channels: int, size: int, axes: int) -> list[Bijection]:
+    """What makes a flow start as a Gaussian of its images: of all their axes, or of fewer, or (0) not at all."""
+    if not axes:
+        return []
+    few = [SpectralFlattening(channels, size)] if axes < channels * size**2 else []
+    return [*few, Whitening(channels, size, axes)]
+
+
 @torch.no_grad()
 def fit_to(flow: Chain, x: Tensor) -> None:
     """Set what starts at statistics of its input, for images x (N, C, H, W); nothing else does.
 
-    A `Whitening` among the layers of the chain sees all images; the ActNorms, wherever in it they are, see the first
+    Whitenings among the layers of the chain see all images; the ActNorms, wherever in it they are, see the first
     `ACT_NORM_IMAGES`, each after the layers before it.
     """
     for i, layer in enumerate(flow.layers):
-        if isinstance(layer, Whitening):
-            layer.fit(Chain(*flow.layers[:i]).to_noise(x)[0])
+        if isinstance(layer, SpectralFlattening | Whitening):
+            before = Chain(*flow.layers[:i])
+            layer.fit(torch.cat([before.to_noise(part)[0] for part in torch.split(x, FITTED_AT_ONCE)]))
     norms = [layer for layer in flow.modules() if isinstance(layer, ActNorm)]
     for norm in norms:
         norm.fitting = True
