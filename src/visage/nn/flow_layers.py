@@ -140,14 +140,12 @@ class SpectralFlattening(Bijection):
     def transform(self, x: Tensor) -> Tensor:
         """The cosine transform of x (B, C, S, S), shaped alike: vertical frequencies in rows, horizontal in columns."""
         T = cosines(x.shape[3], x.device, x.dtype)
-        k: Tensor = T @ x @ T.mT
-        return k
+        return T @ x @ T.mT
 
     def multiply(self, matrices: Tensor, x: Tensor) -> Tensor:
         """Transform x (B, C, S, S), multiply the colours at each frequency by a matrix, and transform it back."""
         T = cosines(x.shape[3], x.device, x.dtype)
-        back: Tensor = T.mT @ (matrices * self.transform(x)[:, None]).sum(2) @ T
-        return back
+        return T.mT @ (matrices * self.transform(x)[:, None]).sum(2) @ T
 
     def to_noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
@@ -162,8 +160,8 @@ class SpectralFlattening(Bijection):
 def cosines(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The matrix of the orthonormal cosine transform (DCT-II), (S, S): row k holds the cosine of frequency k."""
     k = torch.arange(size, dtype=torch.float64)
-    matrix = torch.cos(math.pi / size * k[:, None] * (k + 0.5)) * (2 / size) ** 0.5
-    matrix[0] /= 2**0.5
+    matrix = math.sqrt(2 / size) * torch.cos(math.pi / size * k[:, None] * (k + 0.5))
+    matrix[0] /= math.sqrt(2)
     return matrix.to(device, dtype)
 
 
@@ -182,7 +180,8 @@ class Whitening(Bijection):
     axes next to each other convolutions cannot tell which is among the K: a flow whose input varies less along these
     than along the next draws samples that do not, which are too bright or too dark. h, the variance of z along the K
     axes, lies half way from that of the others, 1, to that of the first of these, on a logarithmic scale: RealNVP's
-    demo at 64 pixels gave test faces 2.97 bits per dimension with it, 3.03 with 1 in its place, and 2.98 with h^2.
+    demo at 64 pixels, without the layer above, gave test faces 2.97 bits per dimension with it, 3.03 with 1 in its
+    place, and 2.98 with h^2.
 
     mean: mu, (D,). axes: U, in 2 k columns. stds: (lambda / h)^1/2, (2 k,), or rho^1/2 for a column that is not used.
     rest: rho^1/2, scalar. All are buffers.
