@@ -391,7 +391,13 @@ def speed_cases(configs: Mapping[str, RunConfig], script: Path) -> list[Case]:
         ),
         Case("glow-pytorch", 32, partial(glow_pytorch, levels=3, steps=8, affine=True), "glow", glow | {"width": 512}),
         Case("denoising-diffusion-pytorch", 32, partial(denoising_diffusion, multipliers=(1, 2, 2)), "ddpm", unet),
-        Case("PyTorch's DCGAN", 64, partial(pytorch_dcgan, script=script), "dcgan", {"width": 64, "latent_dim": 100}),
+        Case(
+            "PyTorch's DCGAN",
+            64,
+            partial(pytorch_dcgan, script=script),
+            "dcgan",
+            {"width": 64, "latent_dim": 100, "linear": False},
+        ),
     ]
 
 
