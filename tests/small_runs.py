@@ -52,8 +52,8 @@ LATENT_DIFFUSION = RunConfig(
     seed=0,
     model="latent_diffusion",
     settings={
-        "timesteps": 20, "prediction": "v", "sampler": "ddim", "sampling_steps": 2, "width": 4, "multipliers": [1],
-        "blocks": 1, "attention": [], "dropout": 0.0,
+        "timesteps": 20, "prediction": "v", "filter_axes": 0, "sampler": "ddim", "sampling_steps": 2, "width": 4,
+        "multipliers": [1], "blocks": 1, "attention": [], "dropout": 0.0,
     },
     train=TRAIN,
     code="c0de",

@@ -38,7 +38,7 @@ SETTINGS = {
     "recipes.beta_vae.demo.train.kimg": 0.16,
     "recipes.autoencoder.demo.train.kimg": 0.16,
     "recipes.latent_diffusion.demo.train.kimg": 0.16,
-    "recipes.latent_diffusion.demo.model.sampling_steps": 2,
+    "recipes.latent_diffusion.model.sampling_steps": 2,
     "runtime.threads": 1,
 }
 NAMES = ("beta_vae-16-0", "latent_diffusion-16-0")

@@ -25,7 +25,11 @@ VAE = replace(
     },
 )  # fmt: skip
 DCGAN = replace(
-    AUTOENCODER, name=f"dcgan-{SIZE}-0", recipe="dcgan", model="dcgan", settings={"latent_dim": 4, "width": 4}
+    AUTOENCODER,
+    name=f"dcgan-{SIZE}-0",
+    recipe="dcgan",
+    model="dcgan",
+    settings={"latent_dim": 4, "width": 4, "linear": False},
 )
 DDPM = replace(
     AUTOENCODER,
